@@ -1,0 +1,238 @@
+"""The contract of a training backend: check a recipe, answer for its settings, plan, preview, run.
+
+`check`, `settings`, `plan` and `estimate` run on the launching machine, which may be a login node
+without torch: they import nothing heavy. `preview` loads tokenizer and data. `run` is called in a
+worker process, possibly in another environment, where only the standard-library part of Nexa is
+promised; so this module imports nothing else either.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from nexa.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nexa.errors import Problem
+    from nexa.recipe.schema import Recipe
+    from nexa.worker.context import RunContext
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a run asks of its scheduler.
+
+    processes_per_node is the number of worker processes (ranks) on each node: one per GPU, or the
+    recipe's own number on CPU.
+    """
+
+    num_nodes: int
+    gpus_per_node: int
+    processes_per_node: int
+
+    @property
+    def world_size(self) -> int:
+        """Number of worker processes over all nodes."""
+        return self.num_nodes * self.processes_per_node
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchSpec:
+    """How one node's workers are started.
+
+    python: interpreter of the environment the worker runs in.
+    factory: "module:attribute" of the backend object in that environment.
+    processes_per_node: above 1, `torch.distributed.run` starts and supervises the ranks.
+    env: variables added to the worker's environment; no secrets, since plans are printed.
+    """
+
+    python: str
+    factory: str
+    processes_per_node: int = 1
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+class Answer(StrEnum):
+    """What a backend does with one recipe field."""
+
+    HONOURED = "honoured"
+    TRANSLATED = "translated"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingAnswer:
+    """A backend's answer for one recipe field.
+
+    path: dotted key of a leaf field, such as "training.precision".
+    detail: for TRANSLATED, the backend's own setting and value; for REFUSED, why; else empty.
+    """
+
+    path: str
+    answer: Answer
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a run is expected to need: formulas, not measurements; None where nothing is known.
+
+    parameters, trainable_parameters: counts. memory_bytes: per worker process, by component
+    ("weights", "gradients", "optimizer", "activations", "logits"). checkpoint_bytes: one
+    checkpoint on disk. total_steps: optimizer steps. notes: assumptions, in words.
+    """
+
+    parameters: int | None = None
+    trainable_parameters: int | None = None
+    memory_bytes: Mapping[str, int] = field(default_factory=dict)
+    checkpoint_bytes: int | None = None
+    total_steps: int | None = None
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewToken:
+    """One token of the first batch: its text, and whether the loss is taken on it."""
+
+    id: int
+    text: str
+    trained: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """The first batch as the backend will see it, and what the whole data set holds.
+
+    rows: token rows of the first microbatch. documents, tokens, trained_tokens: counts over the
+    training data. warnings: things a person should know before training, in words.
+    """
+
+    rows: Sequence[Sequence[PreviewToken]]
+    documents: int
+    tokens: int
+    trained_tokens: int
+    total_steps: int
+    warnings: Sequence[str] = ()
+
+
+class RunState(StrEnum):
+    """How a worker's part of a run ended, when it ended in order."""
+
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What `Backend.run` returns on every rank.
+
+    step: optimizer steps done over all attempts. metrics: final figures ("loss", "eval_loss",
+    "perplexity"). checkpoint: name of the last committed checkpoint artifact, None if none.
+    """
+
+    state: RunState
+    step: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    checkpoint: str | None = None
+
+
+class ChatSession(ABC):
+    """A loaded checkpoint that answers."""
+
+    @abstractmethod
+    def reply(self, messages: Sequence[Mapping[str, str]], *, max_new_tokens: int, temperature: float) -> Iterator[str]:
+        """Yield the answer to a conversation piece by piece.
+
+        messages: {"role": "system" | "user" | "assistant", "content": text}, oldest first.
+        temperature: 0 is greedy.
+        """
+
+    @abstractmethod
+    def complete(self, text: str, *, max_new_tokens: int, temperature: float) -> Iterator[str]:
+        """Yield the continuation of plain text piece by piece."""
+
+
+class Backend(ABC):
+    """A trainer that Nexa can drive. `nexa.testing.backend.BackendContract` tests one."""
+
+    @abstractmethod
+    def check(self, recipe: Recipe) -> Sequence[Problem]:
+        """Return what stops this recipe from training here; empty when nothing does.
+
+        Covers what the schema can't know: unsupported combinations, missing packages or devices,
+        model or data files that do not exist. Imports nothing heavy.
+        """
+
+    @abstractmethod
+    def settings(self, recipe: Recipe) -> Sequence[SettingAnswer]:
+        """Answer for every leaf field of the recipe schema, once each.
+
+        A refused field that the recipe sets away from its default stops the launch.
+        """
+
+    @abstractmethod
+    def plan(self, recipe: Recipe, resources: Resources) -> LaunchSpec:
+        """Return how the workers are started. Pure: same input, same output, no side effect."""
+
+    def estimate(self, recipe: Recipe, resources: Resources) -> Estimate:
+        """Return what the run is expected to need; nothing known unless a backend says so."""
+        return Estimate()
+
+    @abstractmethod
+    def preview(self, recipe: Recipe) -> Preview:
+        """Load tokenizer and data and return the first batch; train nothing, write no checkpoint.
+
+        Raises DataError where the data can't be trained on.
+        """
+
+    @abstractmethod
+    def run(self, context: RunContext) -> RunResult:
+        """Train, in a worker process; called once on every rank.
+
+        Polls `context.stop_requested()` at least once a step, in every loop; when set, saves a
+        checkpoint at the step boundary, commits it and returns RunState.STOPPED. Continues from
+        `context.resume_from` when it is set. Only rank 0 commits checkpoints.
+        """
+
+    def open_chat(self, checkpoint: Path) -> ChatSession:
+        """Load a checkpoint folder for `nexa chat`; offered by backends with capability "chat"."""
+        raise UserError(f"{type(self).__name__} can't talk to a checkpoint")
+
+
+def leaf_paths(schema: Mapping[str, Any]) -> tuple[str, ...]:
+    """Dotted paths of the leaf fields in a recipe's JSON Schema, in schema order.
+
+    A leaf is a property that is not itself an object with declared properties; optional and
+    mapping-or-name fields count as the fields of their object form.
+    """
+    definitions = schema.get("$defs", {})
+    paths: list[str] = []
+
+    def visit(node: Mapping[str, Any], prefix: str) -> None:
+        node = _resolve(node, definitions)
+        properties = node.get("properties")
+        if not properties:
+            paths.append(prefix)
+            return
+        for name, child in properties.items():
+            visit(child, f"{prefix}.{name}" if prefix else name)
+
+    visit(schema, "")
+    return tuple(paths)
+
+
+def _resolve(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Follow `$ref`, and pick the object form of an `anyOf`."""
+    while "$ref" in node:
+        node = definitions[node["$ref"].rsplit("/", 1)[-1]]
+    for option in node.get("anyOf", ()):
+        resolved = _resolve(option, definitions)
+        if resolved.get("properties"):
+            return resolved
+    return node

@@ -1,0 +1,278 @@
+"""The recipe: every field, its unit and default, and the rules that hold between fields.
+
+Strict at every depth: an unknown key, a string for a number or a number for a string is an error.
+Sections named after plugins are validated by the plugins' own models and kept in `plugin_options`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION = 1
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """Base of every recipe section: unknown keys refused, no silent type conversion, immutable."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class RunSection(Section):
+    """Who this run is."""
+
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """Short name, part of the run id. Default: the recipe's name."""
+
+
+class ModelSection(Section):
+    """What is trained: a known architecture by its sizes, or an existing model."""
+
+    name: str
+    """Architecture ("llama"; built from the sizes below with random weights), or an existing model:
+    a folder, a hub id ("org/model"), a GGUF file, or `pkg:PACKAGE/FILE` shipped in a Python package."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model. Default: the hub's main branch."""
+    tokenizer: str | None = None
+    """Folder, hub id, GGUF file, `pkg:PACKAGE/FILE`, or "bytes" (one token a byte). Default: the model's own."""
+    chat_template: str | None = None
+    """Jinja file that replaces the tokenizer's chat template. Default: the tokenizer's own."""
+    d_model: PositiveInt | None = None
+    """Width of the residual stream. Only for an architecture."""
+    n_layers: PositiveInt | None = None
+    """Number of transformer blocks. Only for an architecture."""
+    n_heads: PositiveInt | None = None
+    """Number of attention heads; divides d_model. Only for an architecture."""
+    n_kv_heads: PositiveInt | None = None
+    """Number of key/value heads; divides n_heads. Default: n_heads. Only for an architecture."""
+    d_ff: PositiveInt | None = None
+    """Width of the feed-forward layer. Default: 8/3 d_model rounded up to 64. Only for an architecture."""
+    max_seq_len: PositiveInt | None = None
+    """Tokens a training row holds. Default: what the model allows, at most 2048."""
+
+
+class ValidationSection(Section):
+    """Held-out data: a fraction of the training data, or a source of its own."""
+
+    fraction: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Share of training documents held out, chosen by the training seed."""
+    remote_uri: str | None = None
+    """Held-out data, in the forms of data.remote_uri."""
+    split: str | None = None
+    """Named split of a hub data set."""
+    max_documents: PositiveInt | None = None
+    """Evaluate on the first so many held-out documents. Default: all."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("fraction", "remote_uri", "split") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other; keep one")
+        return self
+
+
+class DataSection(Section):
+    """What the model is trained on."""
+
+    remote_uri: str
+    """File or folder (relative to the recipe), `s3://…`, `gs://…`, `hf:org/dataset`, or
+    `pkg:PACKAGE/FILE` shipped in a Python package. JSONL or plain text."""
+    format: Literal["auto", "messages", "prompt_response", "text"] = "auto"
+    """Row layout: chat `messages`, `prompt`/`response` pairs, or `text`. Default: told from the first row."""
+    split: str | None = None
+    """Named split of a hub data set. Default: "train"."""
+    dataset_version: str | None = None
+    """Version tag recorded in lineage; for a hub data set also its revision."""
+    expected_dataset_hash: str | None = Field(default=None, pattern=r"^(sha256:)?[0-9a-f]{64}$")
+    """SHA-256 of the data file; another hash stops the run before training. Default: not checked."""
+    local_cache_root: str | None = None
+    """Folder for downloaded data. Default: the user's cache folder."""
+    validation: ValidationSection = ValidationSection()
+    """Held-out data. Default: none, so nothing is evaluated."""
+    max_documents: PositiveInt | None = None
+    """Train on the first so many documents. Default: all."""
+    packing: bool = True
+    """Put several documents into one row, with attention and positions kept apart."""
+    train_on: Literal["auto", "assistant", "all"] = "auto"
+    """Tokens that carry loss: the assistant's (or response's), or all. Default: assistant for sft, all for pretrain."""
+
+
+class TrainingSection(Section):
+    """How long and in which batches."""
+
+    global_batch_size: PositiveInt | None = None
+    """Rows in one optimizer step over all processes. Default: microbatch × processes × accumulation."""
+    microbatch_size_per_gpu: PositiveInt = 1
+    """Rows in one forward pass of one process."""
+    grad_accumulation_steps: PositiveInt | None = None
+    """Forward passes per optimizer step. Default: global ÷ (microbatch × processes), or 1."""
+    max_steps: PositiveInt | None = None
+    """Optimizer steps to train. Excludes epochs."""
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    """Passes over the data. Default: 1 when max_steps is unset. Excludes max_steps."""
+    save_every_steps: PositiveInt | None = None
+    """Optimizer steps between checkpoints. Default: only the last step is saved."""
+    eval_every_steps: PositiveInt | None = None
+    """Optimizer steps between evaluations. Default: only before the first and after the last step."""
+    log_every_steps: PositiveInt = 1
+    """Optimizer steps between metric records."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the forward and backward pass; weights stay fp32."""
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Gradients are scaled down to this global L2 norm; null turns clipping off."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third slower."""
+    seed: NonNegativeInt = 42
+    """Seed of weights, sample order and dropout."""
+
+    @model_validator(mode="after")
+    def _one_duration(self) -> Self:
+        if self.max_steps is not None and self.epochs is not None:
+            raise ValueError("max_steps and epochs exclude each other; keep one")
+        return self
+
+
+class LearningRateSchedule(Section):
+    """How the learning rate changes over the run."""
+
+    name: str = "cosine_warmup"
+    """Schedule; `nexa recipe schema` lists the backend's own. Usual: cosine_warmup, linear, constant, wsd."""
+    warmup_steps: NonNegativeInt = 0
+    """Optimizer steps over which the rate rises from 0 to lr."""
+    min_lr_ratio: Fraction = 0.0
+    """Rate at the end, as a share of lr."""
+    decay_steps: PositiveInt | None = None
+    """wsd: optimizer steps of the final decay. Default: a tenth of the run."""
+
+
+class OptimizerSection(Section):
+    """Which optimizer, and its rates."""
+
+    name: str = "adamw"
+    """Optimizer; a backend lists its own when the name is unknown."""
+    lr: Annotated[float, Field(gt=0)] = 3e-4
+    """Peak learning rate."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay; not applied to norms, biases and embeddings."""
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.9, 0.95]
+    """Decay rates of Adam's first and second moments."""
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    """Adam's denominator offset."""
+    scheduler: LearningRateSchedule = LearningRateSchedule()
+    """Learning-rate schedule: a name, or a mapping with its numbers."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _schedule_by_name(cls, data: Any) -> Any:
+        """A schedule without numbers may be given by its name alone."""
+        if isinstance(data, dict) and isinstance(data.get("scheduler"), str):
+            return {**data, "scheduler": {"name": data["scheduler"]}}
+        return data
+
+
+class AdapterSection(Section):
+    """Train a small adapter instead of the whole model."""
+
+    type: Literal["lora", "qlora"] = "lora"
+    """lora, or qlora (base weights in 4-bit NF4; needs a CUDA GPU and bitsandbytes)."""
+    rank: PositiveInt = 16
+    """Rank r of the update."""
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """The update is scaled by alpha ÷ rank."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Dropout on the adapter's input."""
+    target_modules: list[str] | Literal["all-linear"] = "all-linear"
+    """Names of the layers that get an adapter; all-linear is every linear layer but the output head."""
+
+
+class CheckpointingSection(Section):
+    """What happens to checkpoints."""
+
+    keep_last: PositiveInt | None = None
+    """Keep only the newest so many checkpoints of the run. Default: keep all."""
+    save_optimizer: bool = True
+    """Store optimizer, random-number and data state, so that the run can be resumed exactly."""
+
+
+class SamplesSection(Section):
+    """Text generated before, during and after training, so that a person sees the change."""
+
+    prompts: list[str] = []
+    """User turns (or text to continue, without a chat template)."""
+    max_new_tokens: PositiveInt = 64
+    """Longest answer, in tokens; greedy decoding."""
+
+
+class ClusterSection(Section):
+    """Machines the run asks for, in scheduler-neutral words."""
+
+    num_nodes: PositiveInt = 1
+    """Number of machines."""
+    gpus_per_node: NonNegativeInt = 0
+    """GPUs on each machine, one worker process each; 0 trains on CPU."""
+    processes_per_node: PositiveInt | None = None
+    """Worker processes on each machine. Default: gpus_per_node, at least 1."""
+    threads_per_process: PositiveInt | None = None
+    """CPU threads of each worker process. Default: the machine's cores ÷ processes."""
+
+
+class ArtifactsSection(Section):
+    """Where checkpoints go."""
+
+    store_uri: str | None = None
+    """Folder or URI of the artifact store. Default: the user setting `store_uri`."""
+    labels: dict[str, str] = {}
+    """Free labels recorded in every artifact's manifest."""
+
+
+class TrackingSection(Section):
+    """Who else hears of this run's events."""
+
+    observers: list[str] = []
+    """Observer plugins, by name: tensorboard, wandb, …; their options are in sections of these names."""
+
+
+class Recipe(Section):
+    """One training job, complete: what is trained, on what, how, where."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    """Version of this schema."""
+    extends: str | None = None
+    """Recipe this one builds on: a path relative to this file, or a recipe's name."""
+    description: str = ""
+    """One line for `nexa recipe list`."""
+    tags: list[str] = []
+    """Words to find the recipe by."""
+    method: str
+    """What is done: pretrain, sft, or another method of the backend."""
+    backend: str = "torch"
+    """Trainer plugin."""
+    scheduler: str = "local"
+    """Scheduler plugin. Default: the user setting `scheduler`."""
+    run: RunSection = RunSection()
+    model: ModelSection
+    data: DataSection
+    training: TrainingSection = TrainingSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    adapter: AdapterSection | None = None
+    """Train an adapter. Default: train all weights."""
+    checkpointing: CheckpointingSection = CheckpointingSection()
+    samples: SamplesSection = SamplesSection()
+    cluster: ClusterSection = ClusterSection()
+    artifacts: ArtifactsSection = ArtifactsSection()
+    tracking: TrackingSection = TrackingSection()
+    meta: dict[str, Any] = {}
+    """The user's own keys; recorded, never interpreted."""
+    plugin_options: dict[str, dict[str, Any]] = Field(default={}, exclude=True)
+    """Validated sections of plugins, by plugin name; in YAML they stand at the top level."""
+
+    def document(self) -> dict[str, Any]:
+        """The recipe as plain JSON values, plugin sections at the top level."""
+        return {**self.model_dump(mode="json"), **self.plugin_options}

@@ -1,0 +1,77 @@
+"""The light, frozen records that plugins register: a name, a summary, and where the real thing is.
+
+A spec never holds the plugin object itself, so that listing imports nothing heavy. Names select;
+`factory` and `options_model` are imported only when their plugin is used. Standard library only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginSpec:
+    """What every kind of plugin registers.
+
+    name: lower-case, unique among plugins of its kind; also the recipe section of its options.
+    summary: one line, shown by `nexa plugins`.
+    factory: "module:attribute", called without arguments; returns the plugin object.
+    options_model: "module:attribute" of a pydantic model with `extra="forbid"` that validates the
+        recipe section called `name`; None when the plugin takes no options.
+    capabilities: what the plugin can do beyond its kind's mandatory part; contract tests for a
+        capability run only where it is declared.
+    """
+
+    kind: ClassVar[str]
+
+    name: str
+    summary: str
+    factory: str
+    options_model: str | None = None
+    capabilities: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendSpec(PluginSpec):
+    """A training backend; `methods` are the values of the recipe key `method` it can train."""
+
+    kind: ClassVar[str] = "backend"
+
+    methods: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerSpec(PluginSpec):
+    """Something that starts workers on machines."""
+
+    kind: ClassVar[str] = "scheduler"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillerSpec(PluginSpec):
+    """Something that captures a teacher's predictions as a distilled dataset."""
+
+    kind: ClassVar[str] = "distiller"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactStoreSpec(PluginSpec):
+    """A place for immutable artifacts; `name` is the URI scheme it serves ("file", "s3")."""
+
+    kind: ClassVar[str] = "artifact-store"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObserverSpec(PluginSpec):
+    """A consumer of run events, such as an experiment tracker."""
+
+    kind: ClassVar[str] = "observer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeFolder:
+    """A folder of `*.yaml` recipes that a plugin ships."""
+
+    path: Path

@@ -1,0 +1,1 @@
+"""The worker side of Nexa: what a training process needs, standard library only."""

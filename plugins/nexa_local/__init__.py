@@ -1,0 +1,1 @@
+"""Scheduler for this machine: a detached supervisor that outlives the terminal."""

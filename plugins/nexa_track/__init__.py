@@ -1,0 +1,1 @@
+"""Observers that forward run events to experiment trackers."""
