@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SCHEMA_VERSION = 1
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -242,7 +241,7 @@ class TrackingSection(Section):
 class Recipe(Section):
     """One training job, complete: what is trained, on what, how, where."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     """Version of this schema."""
     extends: str | None = None
     """Recipe this one builds on: a path relative to this file, or a recipe's name."""
