@@ -28,7 +28,6 @@ LOW_DISK_BYTES = 5 * 2**30
 LOW_MEMORY_BYTES = 2 * 2**30
 
 _CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-_OLDEST_PYTHON = (3, 11)
 _TORCH_PROBE = """
 import json, torch
 cuda = torch.cuda.is_available()
@@ -74,8 +73,6 @@ def examine() -> list[Finding]:
 
 def _python() -> Finding:
     detail = f"{platform.python_version()} ({sys.executable}), {platform.system()} {platform.machine()}"
-    if sys.version_info < _OLDEST_PYTHON:
-        return Finding(name="python", status="missing", detail=detail, fix="install Python 3.11 or newer")
     return Finding(name="python", status="ok", detail=detail)
 
 
