@@ -127,7 +127,9 @@ class MetricsReader:
     def _following_attempt(self) -> int | None:
         """The next attempt that wrote events; one that failed at once may have written none."""
         numbers = (path.name.partition("-")[0] for path in self._events_dir.glob("*-0.jsonl"))
-        return min((int(number) for number in numbers if number.isdigit() and int(number) > self._attempt), default=None)
+        return min(
+            (int(number) for number in numbers if number.isdigit() and int(number) > self._attempt), default=None
+        )
 
     def _read(self, lines: LineReader) -> bool:
         changed = False
