@@ -7,7 +7,6 @@ specs and checks them; whatever goes wrong is kept as that provider's `Failure`.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import sys
 import threading
@@ -193,11 +192,9 @@ def _require_marked_hooks(plugin: Any, manager: pluggy.PluginManager) -> None:
 
 
 def _items(hook: str, kind: type[PluginSpec] | type[RecipeFolder], result: Any) -> list[PluginSpec | RecipeFolder]:
-    try:
-        items = list(result)
-    except TypeError:
-        message = f"{hook} must return an iterable of {kind.__name__}, not {type(result).__name__}"
-        raise PluginDefectError(message) from None
+    if isinstance(result, str | bytes) or not isinstance(result, Iterable):
+        raise PluginDefectError(f"{hook} must return an iterable of {kind.__name__}, not {type(result).__name__}")
+    items = list(result)
     for item in items:
         if not isinstance(item, kind):
             raise PluginDefectError(f"{hook} must return {kind.__name__} records, but one is a {type(item).__name__}")
@@ -222,13 +219,13 @@ def _check_spec(hook: str, spec: PluginSpec) -> None:
         raise PluginDefectError(f"{where}: `methods` must be a tuple with at least one method name")
 
 
-def _is_names(value: Any, container: type) -> bool:
+def _is_names(value: Any, container: type[frozenset[Any]] | type[tuple[Any, ...]]) -> bool:
     return isinstance(value, container) and all(isinstance(name, str) and name for name in value)
 
 
 def _check_folder(hook: str, folder: RecipeFolder) -> None:
     if not isinstance(folder.path, Path) or not folder.path.is_absolute():
-        raise PluginDefectError(f"{hook}: `path` must be an absolute pathlib.Path, not {os.fspath(folder.path)!r}")
+        raise PluginDefectError(f"{hook}: `path` must be an absolute pathlib.Path, not {folder.path!r}")
 
 
 def _require_distinct(specs: Sequence[PluginSpec]) -> None:

@@ -81,17 +81,17 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.id = path.name
+        self.run_id = path.name
 
     @cached_property
     def document(self) -> dict[str, Any]:
         """`run.json`: what never changes about the run. Raises RunError when it is damaged."""
         document = read_json(self.path / "run.json")
         if document is None:
-            raise RunError(f"run {self.id} has no readable run.json in {self.path}")
+            raise RunError(f"run {self.run_id} has no readable run.json in {self.path}")
         if document.get("schema") != RUN_SCHEMA:
             raise RunError(
-                f"run {self.id} was written in run format {document.get('schema')}, this Nexa reads {RUN_SCHEMA}",
+                f"run {self.run_id} was written in run format {document.get('schema')}, this Nexa reads {RUN_SCHEMA}",
                 hint=f"it was launched by nexa {document.get('nexa_version')}; use that version",
             )
         return document
@@ -101,7 +101,7 @@ class Run:
         """`plan.json`: what the workers do. Raises RunError when it is damaged."""
         document = read_json(self.path / "plan.json")
         if document is None:
-            raise RunError(f"run {self.id} has no readable plan.json in {self.path}")
+            raise RunError(f"run {self.run_id} has no readable plan.json in {self.path}")
         return document
 
     @property
@@ -113,7 +113,7 @@ class Run:
     def attempts(self) -> Sequence[AttemptFolder]:
         """All attempts, oldest first."""
         try:
-            names = os.listdir(self.path / "attempts")
+            names = [path.name for path in (self.path / "attempts").iterdir()]
         except FileNotFoundError:
             return []
         return [AttemptFolder(self.path, number) for number in sorted(int(name) for name in names if name.isdigit())]
@@ -148,11 +148,11 @@ class Run:
             shutil.rmtree(prepared, ignore_errors=True)
             if (folder / str(number)).exists():
                 raise RunError(
-                    f"attempt {number} of run {self.id} was started by another command at this moment",
-                    hint=f"see it with: nexa show {self.id}",
+                    f"attempt {number} of run {self.run_id} was started by another command at this moment",
+                    hint=f"see it with: nexa show {self.run_id}",
                 ) from None
             raise _unwritable(folder, error) from error
-        return Attempt(run_id=self.id, run_dir=self.path, number=number)
+        return Attempt(run_id=self.run_id, run_dir=self.path, number=number)
 
 
 class RunStore:
@@ -197,14 +197,14 @@ class RunStore:
         """
         identity = {
             "schema": RUN_SCHEMA,
-            "run_id": run.id,
+            "run_id": run.run_id,
             "created_at": time.time(),
             "host": socket.gethostname(),
             "user": _user(),
         }
         try:
             (run.path / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
-            write_json(run.path / "plan.json", {"schema": PLAN_SCHEMA, "run_id": run.id, **plan})
+            write_json(run.path / "plan.json", {"schema": PLAN_SCHEMA, "run_id": run.run_id, **plan})
             # Last: a folder without run.json is no run.
             write_json(run.path / "run.json", {**identity, **document})
         except OSError as error:
@@ -220,7 +220,7 @@ class RunStore:
     def list(self) -> Sequence[Run]:
         """Return all runs, newest first."""
         try:
-            names = sorted(os.listdir(self.root), reverse=True)
+            names = sorted((path.name for path in self.root.iterdir()), reverse=True)
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
@@ -238,14 +238,14 @@ class RunStore:
         if reference == "latest":
             return runs[0]
         for run in runs:
-            if run.id == reference:
+            if run.run_id == reference:
                 return run
-        matching = [run for run in runs if reference and run.id.startswith(reference)]
+        matching = [run for run in runs if reference and run.run_id.startswith(reference)]
         if len(matching) == 1:
             return matching[0]
         if not matching:
             for run in runs:
-                if _name_in_id(run.id) == reference:
+                if _name_in_id(run.run_id) == reference:
                     return run
         raise _no_single_run(reference, matching, runs)
 
@@ -259,7 +259,7 @@ def _name_in_id(run_id: str) -> str:
 
 
 def _no_single_run(reference: str, matching: Sequence[Run], runs: Sequence[Run]) -> RunError:
-    shown = ", ".join(run.id for run in (matching or runs)[:5])
+    shown = ", ".join(run.run_id for run in (matching or runs)[:5])
     more = ", …" if len(matching or runs) > 5 else ""
     if matching:
         return RunError(
