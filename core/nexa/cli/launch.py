@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nexa.recipe.load import LoadedRecipe
     from nexa.runs.store import Run
 
+
 @click.command(cls=OptionalBooleanCommand)
 @click.argument("arguments", nargs=-1, metavar="[RECIPE] [KEY.PATH=VALUE]...")
 @seed_flags
