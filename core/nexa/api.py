@@ -110,33 +110,38 @@ def wait(run: Run, *, timeout: float | None = None) -> RunStatus:
     the run ends in any other way.
     """
     from nexa.errors import WorkerError
+    from nexa.runs.state import State
+
+    status = wait_until_ended(run, timeout=timeout)
+    if status.state is not State.COMPLETED:
+        raise WorkerError(
+            f"run {run.run_id} did not complete: {status.state}{f', {status.reason}' if status.reason else ''}",
+            hint=f"its log: nexa logs {run.run_id}",
+        )
+    return status
+
+
+def wait_until_ended(run: Run, *, timeout: float | None = None) -> RunStatus:
+    """Wait until a run has ended in any way and return its status. Raises TimeoutError after `timeout` seconds."""
     from nexa.runs.state import run_status
 
     deadline = None if timeout is None else time.monotonic() + timeout
-    while True:
-        status = run_status(run)
-        if status.state == "completed":
-            return status
-        if status.ended:
-            raise WorkerError(
-                f"run {run.run_id} {status.state}: {status.reason}", hint=f"its log: nexa logs {run.run_id}"
-            )
+    while (status := run_status(run)).active:
         if deadline is not None and time.monotonic() > deadline:
             raise TimeoutError(f"run {run.run_id} is still {status.state} after {timeout} s")
         time.sleep(_POLL_SECONDS)
+    return status
 
 
 def last_checkpoint(run: Run) -> ArtifactMeta:
     """Return the newest checkpoint of a run. Raises ArtifactError when it has none."""
     from nexa.errors import ArtifactError
-    from nexa.plugins import get_host
+    from nexa.runs.actions import open_store
 
-    uri = run.plan["store"]["uri"]
-    store = get_host().create("artifact-store", uri.partition(":")[0])
-    store.open(uri)
-    checkpoints = [found for found in store.list(f"checkpoints/{run.run_id}") if found.damage is None]
+    found = open_store(run).list(f"checkpoints/{run.run_id}")
+    checkpoints = [checkpoint for checkpoint in found if checkpoint.damage is None]
     if not checkpoints:
-        raise ArtifactError(f"run {run.run_id} has no checkpoint in {uri}")
+        raise ArtifactError(f"run {run.run_id} has no checkpoint in {run.plan['store']['uri']}")
     return checkpoints[-1].meta
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nexa.recipe.schema import Recipe
     from nexa.scheduler import Scheduler, Submission
     from nexa.settings import Settings
-    from nexa.specs import ArtifactStoreSpec, BackendSpec, ObserverSpec, SchedulerSpec
+    from nexa.specs import BackendSpec, PluginSpec
 
 EXAMPLE_RUN_ID = "RUN_ID"
 EXAMPLE_RENDEZVOUS = "FIRST_NODE:PORT"
@@ -46,10 +46,10 @@ class Plan:
     recipe_name: str
     recipe_path: Path
     backend: BackendSpec
-    scheduler: SchedulerSpec
-    store: ArtifactStoreSpec
+    scheduler: PluginSpec
+    store: PluginSpec
     store_uri: str
-    observers: Sequence[ObserverSpec]
+    observers: Sequence[PluginSpec]
     runs_dir: Path
     resources: Resources
     batch: BatchPlan

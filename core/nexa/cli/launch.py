@@ -116,12 +116,11 @@ def _dry_run(plan: Plan, *, as_json: bool) -> int:
 
 
 def _launch(plan: Plan, *, follow: bool | None, as_json: bool) -> int:
-    from nexa.cli.output import print_json
     from nexa.launching import launch_plan
 
     run = launch_plan(plan)
     if as_json:
-        return _report_json(run, wait=bool(follow))
+        return _report(run, wait=bool(follow))
     click.echo(f"run {run.run_id}\n  in {run.path}")
     if follow if follow is not None else sys.stdout.isatty():
         from nexa.cli.follow import follow as follow_run
@@ -129,3 +128,14 @@ def _launch(plan: Plan, *, follow: bool | None, as_json: bool) -> int:
         return follow_run(run)
     click.echo(f"  watch: nexa logs -f {run.run_id}\n  stop:  nexa stop {run.run_id}")
     return 0
+
+
+def _report(run: Run, *, wait: bool) -> int:
+    """Print the run as JSON, with `wait` after its end; exit code 1 when it did not complete."""
+    from nexa.api import wait_until_ended
+    from nexa.cli.output import print_json
+    from nexa.runs.state import State, run_status
+
+    status = wait_until_ended(run) if wait else run_status(run)
+    print_json({"run_id": run.run_id, "run_dir": run.path, "status": status})
+    return 1 if wait and status.state is not State.COMPLETED else 0
