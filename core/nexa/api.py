@@ -152,7 +152,8 @@ def _load(config: str | Path | Recipe, overrides: Overrides | None) -> LoadedRec
     if isinstance(config, Recipe):
         if overrides:
             raise ValueError("a Recipe made in Python takes no overrides; use recipe.model_copy(update=…)")
-        return LoadedRecipe(recipe=config, path=Path.cwd(), name=config.run.name or "run", origins={})
+        place = Path.cwd() / "<python>"
+        return LoadedRecipe(recipe=config, path=place, name=config.run.name or "run", files=(), origins={})
     if isinstance(overrides, Mapping):
         return load_recipe(config, flags=overrides)
     return load_recipe(config, overrides=list(overrides or ()))
