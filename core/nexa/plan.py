@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nexa.backend import Resources
 from nexa.errors import Problem, RecipeError
 from nexa.scheduler import Attempt
-from nexa.settings import absolute_uri
+from nexa.uris import absolute_uri
 from nexa.settings_report import SettingLine, refused_settings, settings_report
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings) -> 
         recipe_path=loaded.path,
         backend=backend_spec,
         scheduler=scheduler_spec,
-        store=host.spec("artifact-store", store_uri.partition("://")[0]),
+        store=host.spec("artifact-store", store_uri.partition(":")[0]),
         store_uri=store_uri,
         observers=tuple(host.spec("observer", name) for name in recipe.tracking.observers),
         runs_dir=settings.runs_dir,

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from e2e.conftest import RECIPE, ROWS, Outcome, Workspace
+from workspace import RECIPE, ROWS, Outcome, Workspace
 
 GOOD_ROW = json.dumps(ROWS[0])
 
