@@ -1,1 +1,15 @@
-"""Run events: append-only JSON lines, one writer a file; the writer is standard library only."""
+"""Run events: append-only JSON lines, one writer a file; the writer is standard library only.
+
+Every record has "ts" (unix seconds) and "type". Rank 0 writes all types; other ranks write start,
+message, heartbeat and end.
+
+start       attempt, rank, world_size, host, pid
+progress    phase, step, total_steps; phases: loading, tokenizing, training, evaluating, saving, sampling
+metrics     step, values: {loss, lr, grad_norm, tokens_per_second, tokens, step_seconds, memory_bytes, …}
+eval        step, values: {eval_loss, perplexity, …}
+sample      step, prompt, text
+checkpoint  step, name, hash, bytes
+message     level (debug, info, warning, error), text
+heartbeat   nothing more; every 10 seconds while the worker lives
+end         state (completed, stopped, failed), step, message
+"""

@@ -1,0 +1,150 @@
+"""Metrics of a run in columns: one array a series, built as the event files grow."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from math import isnan, nan
+from pathlib import Path
+
+import msgspec
+
+from nexa.events.reader import LineReader, decode_lines
+
+
+class _Line(msgspec.Struct, gc=False):
+    """The part of an event record that a metric needs; other fields are skipped undecoded."""
+
+    type: str
+    ts: float = 0.0
+    step: int | None = None
+    values: dict[str, float | None] | None = None
+
+
+_Point = tuple[float, int, dict[str, float | None]]
+
+
+class MetricTable:
+    """Points of one kind in columns of equal length; NaN marks a value that was not recorded."""
+
+    def __init__(self) -> None:
+        self.ts = array("d")
+        """Unix seconds of each point."""
+        self.steps = array("q")
+        """Optimizer step of each point."""
+        self.columns: dict[str, array[float]] = {}
+        """Values by name."""
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def series(self, name: str) -> tuple[list[int], list[float]]:
+        """Return steps and values of one series, without the points that lack it."""
+        column = self.columns.get(name)
+        if column is None:
+            return [], []
+        points = [(step, value) for step, value in zip(self.steps, column, strict=True) if not isnan(value)]
+        return [step for step, _ in points], [value for _, value in points]
+
+    def rows(self) -> Iterator[tuple[int, float, dict[str, float]]]:
+        """Yield (step, unix seconds, recorded values) of every point, oldest first."""
+        for index, step in enumerate(self.steps):
+            values = {name: column[index] for name, column in self.columns.items() if not isnan(column[index])}
+            yield step, self.ts[index], values
+
+    def extend(self, points: Sequence[_Point]) -> None:
+        """Append points; runs of points with the same names are copied column by column."""
+        for names, group in groupby(points, key=lambda point: tuple(point[2])):
+            block = list(group)
+            length = len(self)
+            self.ts.extend(array("d", [ts for ts, _, _ in block]))
+            self.steps.extend(array("q", [step for _, step, _ in block]))
+            columns = zip(*(values.values() for _, _, values in block), strict=True)
+            for name, column in zip(names, columns, strict=True):
+                target = self.columns.setdefault(name, array("d"))
+                target.extend(_absent(length - len(target)))
+                target.extend(_column(column))
+        for column_array in self.columns.values():
+            column_array.extend(_absent(len(self) - len(column_array)))
+
+    def truncate_from(self, step: int) -> None:
+        """Drop the points at the end whose step is `step` or later."""
+        length = len(self)
+        while length and self.steps[length - 1] >= step:
+            length -= 1
+        for column in (self.ts, self.steps, *self.columns.values()):
+            del column[length:]
+
+
+def _absent(count: int) -> array[float]:
+    return array("d", [nan]) * max(0, count)
+
+
+def _column(values: Sequence[float | None]) -> array[float]:
+    try:
+        return array("d", values)  # type: ignore[arg-type]
+    except TypeError:
+        return array("d", [nan if value is None else value for value in values])
+
+
+class MetricsReader:
+    """Metrics and evaluations of a run over all its attempts, as one history.
+
+    A resumed attempt repeats steps that its predecessor had already taken; the repeated part of the
+    predecessor is dropped, since it led to no checkpoint.
+    """
+
+    def __init__(self, events_dir: Path) -> None:
+        self._events_dir = events_dir
+        self._attempt = 0
+        self._lines: LineReader | None = None
+        self._restarts = 0
+        self._decoder = msgspec.json.Decoder(_Line)
+        self._begins = {"metrics": True, "eval": True}
+        self.malformed = 0
+        """Lines so far that held no event."""
+        self.training = MetricTable()
+        """The `metrics` events."""
+        self.evaluation = MetricTable()
+        """The `eval` events."""
+
+    def poll(self) -> bool:
+        """Read what is new; returns whether there was anything."""
+        changed = False
+        while True:
+            if self._lines is not None:
+                changed |= self._read(self._lines)
+            if not (self._events_dir / f"{self._attempt + 1}-0.jsonl").exists():
+                following = self._following_attempt()
+                if following is None:
+                    return changed
+                self._attempt = following - 1
+            self._attempt += 1
+            self._lines = LineReader(self._events_dir / f"{self._attempt}-0.jsonl")
+            self._begins = {"metrics": True, "eval": True}
+
+    def _following_attempt(self) -> int | None:
+        """The next attempt that wrote events; one that failed at once may have written none."""
+        numbers = (path.name.partition("-")[0] for path in self._events_dir.glob("*-0.jsonl"))
+        return min((int(number) for number in numbers if number.isdigit() and int(number) > self._attempt), default=None)
+
+    def _read(self, lines: LineReader) -> bool:
+        changed = False
+        for block in lines.blocks():
+            records, malformed = decode_lines(self._decoder, block)
+            self.malformed += malformed
+            for kind, table in (("metrics", self.training), ("eval", self.evaluation)):
+                points = [
+                    (record.ts, record.step, record.values)
+                    for record in records
+                    if record.type == kind and record.step is not None and record.values
+                ]
+                if points:
+                    if self._begins[kind] or lines.restarts != self._restarts:
+                        self._begins[kind] = False
+                        table.truncate_from(points[0][1])
+                    table.extend(points)
+                    changed = True
+            self._restarts = lines.restarts
+        return changed
