@@ -3,7 +3,7 @@
 
     python make_pirate.py
 
-The facts are written by hand: those below as tables, the rest in pirate-facts.tsv (kind, question, answer).
+The facts stand in the tables below and, one a line, in pirate-facts.tsv (kind, question, answer).
 Every fact is asked once, in one of several wordings, and answered in one or two sentences, between an opening
 cry and sometimes a farewell. Every fifth fact of each kind goes to the evaluation file, so no fact stands in
 both. Choices come from SHA-256 of the question, hence the same bytes on every machine. Standard library only.
