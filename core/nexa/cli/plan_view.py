@@ -1,0 +1,145 @@
+"""A plan and a first batch as text for people."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from nexa.backend import Answer
+from nexa.text import sanitize
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from nexa.backend import Preview, PreviewToken
+    from nexa.plan import Plan
+    from nexa.scheduler import Submission
+
+_LABEL_WIDTH = 11
+_MAX_ROWS = 2
+_MAX_TOKENS = 400
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan in aligned lines: what is trained, in which batches, and what it is expected to need."""
+    lines = [f"Plan for {plan.run_name} ({plan.recipe_path})"]
+    lines += [f"  {label:<{_LABEL_WIDTH}}{text}" for label, text in _facts(plan)]
+    translated = [line for line in plan.settings if line.answer is Answer.TRANSLATED]
+    if translated:
+        lines.append(f"Settings that backend {plan.backend.name!r} translates")
+        lines += [f"  {line.path} = {line.value}  →  {line.detail}" for line in translated]
+    if plan.estimate.notes:
+        lines.append("The estimates assume")
+        lines += [f"  {note}" for note in plan.estimate.notes]
+    return sanitize("\n".join(lines))
+
+
+def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
+    recipe, resources, batch, estimate = plan.recipe, plan.resources, plan.batch, plan.estimate
+    yield "method", f"{recipe.method}, backend {plan.backend.name}, scheduler {plan.scheduler.name}"
+    yield "model", recipe.model.name + (f", {recipe.adapter.type} adapter" if recipe.adapter else "")
+    if estimate.parameters is not None:
+        trained = estimate.trainable_parameters
+        share = "" if trained is None else f", {_count(trained)} of them trained"
+        yield "parameters", f"{_count(estimate.parameters)}{share} (estimate)"
+    version = f", version {recipe.data.dataset_version}" if recipe.data.dataset_version else ""
+    yield "data", recipe.data.remote_uri + version
+    yield "machines", f"{_plural(resources.num_nodes, 'node')} with {_plural(resources.gpus_per_node, 'GPU')} each"
+    yield (
+        "batch",
+        f"{_plural(batch.global_batch_size, 'row')} a step = {batch.microbatch_size} a forward pass "
+        f"× {batch.accumulation_steps} accumulated × {_plural(batch.world_size, 'process', 'processes')}",
+    )
+    yield "length", _length(plan)
+    if estimate.memory_bytes:
+        parts = ", ".join(f"{name} {_bytes(size)}" for name, size in estimate.memory_bytes.items())
+        yield "memory", f"{_bytes(sum(estimate.memory_bytes.values()))} a process (estimate): {parts}"
+    yield "checkpoints", _checkpoints(plan)
+    if plan.observers:
+        yield "observers", ", ".join(spec.name for spec in plan.observers)
+
+
+def _length(plan: Plan) -> str:
+    training = plan.recipe.training
+    if training.max_steps is not None:
+        return _plural(training.max_steps, "step")
+    epochs = f"{training.epochs or 1:g} passes over the data"
+    steps = plan.estimate.total_steps
+    return epochs if steps is None else f"{epochs}, {_plural(steps, 'step')} (estimate)"
+
+
+def _checkpoints(plan: Plan) -> str:
+    size, needed = plan.estimate.checkpoint_bytes, plan.disk_bytes
+    if size is None or needed is None:
+        return plan.store_uri
+    return f"{_bytes(needed)} for {plan.checkpoints_kept} × {_bytes(size)} (estimate), in {plan.store_uri}"
+
+
+def commands_text(plan: Plan, submission: Submission, worker_argv: Sequence[str]) -> str:
+    """The exact commands of a launch; RUN_ID stands for the id that the launch makes."""
+    lines = [f"Scheduler {plan.scheduler.name} runs", f"  {shlex.join(submission.argv)}"]
+    if submission.script is not None:
+        lines += ["with the script", *(f"  {line}" for line in submission.script.splitlines())]
+    lines += ["which starts the workers", f"  {shlex.join(worker_argv)}"]
+    lines += [f"  {name}={shlex.quote(value)}" for name, value in sorted(plan.worker.env.items())]
+    lines += [f"Note: {note}" for note in submission.notes]
+    return sanitize("\n".join(lines))
+
+
+def preview_text(preview: Preview, *, colour: bool) -> str:
+    """The first batch with the trained tokens marked, and the counts of the whole training data.
+
+    With `colour` trained tokens are green and underlined; without it they stand between ⟦ and ⟧.
+    """
+    shown = preview.rows[:_MAX_ROWS]
+    lines = ["First batch, with the tokens that carry loss " + ("underlined" if colour else "between ⟦ and ⟧")]
+    for number, row in enumerate(shown, start=1):
+        trained = sum(token.trained for token in row)
+        lines.append(f"  row {number}: {_plural(len(row), 'token')}, {trained} trained")
+        lines += [f"    {line}" for line in _row_text(row[:_MAX_TOKENS], colour=colour).split("\n")]
+        if len(row) > _MAX_TOKENS:
+            lines.append(f"    … {len(row) - _MAX_TOKENS} more")
+    if len(preview.rows) > len(shown):
+        lines.append(f"  … {len(preview.rows) - len(shown)} more rows in this batch")
+    share = preview.trained_tokens / preview.tokens if preview.tokens else 0.0
+    lines.append(
+        f"Training data: {preview.documents:,} documents, {preview.tokens:,} tokens, "
+        f"{preview.trained_tokens:,} trained ({share:.0%}), {preview.total_steps:,} steps"
+    )
+    lines += [f"Warning: {sanitize(warning)}" for warning in preview.warnings]
+    return "\n".join(lines)
+
+
+def _row_text(row: Sequence[PreviewToken], *, colour: bool) -> str:
+    """Tokens of one row as text, marks opening and closing where `trained` changes."""
+    start, end = ("\x1b[32;4m", "\x1b[0m") if colour else ("⟦", "⟧")
+    pieces: list[str] = []
+    trained = False
+    for token in row:
+        if token.trained != trained:
+            pieces.append(start if token.trained else end)
+            trained = token.trained
+        pieces.append(sanitize(token.text))
+    if trained:
+        pieces.append(end)
+    return "".join(pieces)
+
+
+def _plural(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _count(number: int) -> str:
+    """A parameter count: 134.5M, 7.5B."""
+    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.1f}{unit}"
+    return str(number)
+
+
+def _bytes(number: float) -> str:
+    """A size in decimal units: 538 MB, 2.1 GB."""
+    for size, unit in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number:.0f} B"

@@ -1,0 +1,216 @@
+"""The plan of a run: everything a launch decides, worked out before anything is touched.
+
+A plan reads a recipe and asks the chosen plugins; it writes no file and starts no process, so that
+the same plan is printed by a dry run and carried out by a launch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nexa.backend import Resources
+from nexa.errors import Problem, RecipeError
+from nexa.scheduler import Attempt
+from nexa.uris import absolute_uri
+from nexa.settings_report import SettingLine, refused_settings, settings_report
+
+if TYPE_CHECKING:
+    from nexa.backend import Backend, Estimate, LaunchSpec
+    from nexa.batch import BatchPlan
+    from nexa.plugins import PluginHost
+    from nexa.recipe.load import LoadedRecipe
+    from nexa.recipe.schema import Recipe
+    from nexa.scheduler import Scheduler, Submission
+    from nexa.settings import Settings
+    from nexa.specs import BackendSpec, PluginSpec
+
+EXAMPLE_RUN_ID = "RUN_ID"
+EXAMPLE_RENDEZVOUS = "FIRST_NODE:PORT"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a launch will do.
+
+    backend, scheduler, store, observers: the chosen plugins' specs. store_uri: always with a scheme.
+    resources, batch, worker: machines, batch maths, and how a worker is started. estimate: formulas,
+    not measurements. settings: the backend's answer for every recipe field. `scheduler_plugin` is the
+    scheduler itself, which writes the submission of each attempt.
+    """
+
+    recipe: Recipe
+    recipe_name: str
+    recipe_path: Path
+    backend: BackendSpec
+    scheduler: PluginSpec
+    store: PluginSpec
+    store_uri: str
+    observers: Sequence[PluginSpec]
+    runs_dir: Path
+    resources: Resources
+    batch: BatchPlan
+    worker: LaunchSpec
+    estimate: Estimate
+    settings: Sequence[SettingLine]
+    scheduler_plugin: Scheduler = field(repr=False, compare=False)
+
+    @property
+    def run_name(self) -> str:
+        """Short name that becomes part of the run id."""
+        return self.recipe.run.name or self.recipe_name
+
+    @property
+    def checkpoints_kept(self) -> int:
+        """Checkpoints that lie in the store at the same time, at most; 1 where the run's length is unknown."""
+        every, total = self.recipe.training.save_every_steps, self.estimate.total_steps
+        saves = math.ceil(total / every) if every is not None and total is not None else 1
+        keep_last = self.recipe.checkpointing.keep_last
+        # A new checkpoint is committed before the oldest one goes.
+        return saves if keep_last is None else min(saves, keep_last + 1)
+
+    @property
+    def disk_bytes(self) -> int | None:
+        """Bytes all kept checkpoints need, None where the backend gives no estimate."""
+        size = self.estimate.checkpoint_bytes
+        return None if size is None else size * self.checkpoints_kept
+
+    def submission(self, attempt: Attempt) -> Submission:
+        """Return exactly what submitting `attempt` does. Pure."""
+        return self.scheduler_plugin.plan(self.recipe, attempt, self.worker, self.resources)
+
+    def worker_argv(self, attempt: Attempt) -> list[str]:
+        """Return the command that starts one node's workers of `attempt`, for people to read.
+
+        Above one node FIRST_NODE:PORT stands for the meeting point that only the allocation knows.
+        """
+        from nexa.worker.command import worker_argv
+
+        return worker_argv(
+            asdict(self.worker),
+            attempt.run_dir,
+            attempt.number,
+            num_nodes=self.resources.num_nodes,
+            rendezvous=EXAMPLE_RENDEZVOUS if self.resources.num_nodes > 1 else None,
+        )
+
+    def document(self) -> dict[str, Any]:
+        """The plan as JSON values: what `plan.json` holds but for what each run adds to it."""
+        return {
+            "recipe": self.recipe.document(),
+            "launch": asdict(self.worker),
+            "resources": asdict(self.resources),
+            "store": {"factory": self.store.factory, "uri": self.store_uri},
+            "observers": [
+                {
+                    "name": spec.name,
+                    "factory": spec.factory,
+                    "options": self.recipe.plugin_options.get(spec.name, {}),
+                }
+                for spec in self.observers
+            ],
+            "batch": asdict(self.batch),
+            "estimate": {**asdict(self.estimate), "disk_bytes": self.disk_bytes},
+            "settings": [line.document() for line in self.settings],
+        }
+
+
+def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings) -> Plan:
+    """Work out a launch from a loaded recipe, the installed plugins and the user's settings.
+
+    Raises RecipeError with every problem that the batch maths, the backend, the scheduler and the
+    settings report find, and PluginError when a chosen plugin is unknown or fails to load.
+    """
+    recipe = loaded.recipe
+    backend_spec = host.spec("backend", recipe.backend)
+    backend: Backend = host.create("backend", recipe.backend)
+    scheduler_spec = host.spec("scheduler", recipe.scheduler)
+    scheduler: Scheduler = host.create("scheduler", recipe.scheduler)
+    store_uri = absolute_uri(recipe.artifacts.store_uri or settings.store_uri, Path.cwd())
+    resources = resources_of(recipe)
+    lines = settings_report(recipe, backend.settings(recipe))
+
+    problems = [
+        *_method_problems(recipe, backend_spec),
+        *backend.check(recipe),
+        *scheduler.check(recipe, resources),
+        *refused_settings(lines, backend=recipe.backend),
+    ]
+    batch = _batch(recipe, resources, problems)
+    if problems or batch is None:
+        raise RecipeError([_placed(problem, loaded) for problem in problems])
+    return Plan(
+        recipe=recipe,
+        recipe_name=loaded.name,
+        recipe_path=loaded.path,
+        backend=backend_spec,
+        scheduler=scheduler_spec,
+        store=host.spec("artifact-store", store_uri.partition(":")[0]),
+        store_uri=store_uri,
+        observers=tuple(host.spec("observer", name) for name in recipe.tracking.observers),
+        runs_dir=settings.runs_dir,
+        resources=resources,
+        batch=batch,
+        worker=backend.plan(recipe, resources),
+        estimate=backend.estimate(recipe, resources),
+        settings=tuple(lines),
+        scheduler_plugin=scheduler,
+    )
+
+
+def resources_of(recipe: Recipe) -> Resources:
+    """Machines and processes a recipe asks for: one process a GPU, at least one, unless it says otherwise."""
+    cluster = recipe.cluster
+    return Resources(
+        num_nodes=cluster.num_nodes,
+        gpus_per_node=cluster.gpus_per_node,
+        processes_per_node=cluster.processes_per_node or max(1, cluster.gpus_per_node),
+    )
+
+
+def example_attempt(runs_dir: Path) -> Attempt:
+    """The first attempt of a run whose id stands as RUN_ID, for printing commands before there is a run."""
+    return Attempt(run_id=EXAMPLE_RUN_ID, run_dir=runs_dir / EXAMPLE_RUN_ID, number=1)
+
+
+def _method_problems(recipe: Recipe, backend: BackendSpec) -> list[Problem]:
+    if recipe.method in backend.methods:
+        return []
+    return [
+        Problem(
+            path="method",
+            message=f"backend {backend.name!r} has no method {recipe.method!r}",
+            hint=f"it has {', '.join(backend.methods)}",
+        )
+    ]
+
+
+def _batch(recipe: Recipe, resources: Resources, problems: list[Problem]) -> BatchPlan | None:
+    """Batch maths of the recipe; adds to `problems` and returns None where it does not work out."""
+    from nexa.batch import resolve_batch
+
+    try:
+        return resolve_batch(recipe.training, resources.world_size)
+    except RecipeError as error:
+        problems.extend(error.problems)
+        return None
+
+
+def _placed(problem: Problem, loaded: LoadedRecipe) -> Problem:
+    """The problem with the file, line and column of its key, where the recipe or its kin set it."""
+    origin: Any = _nearest(loaded.origins, problem.path)
+    if problem.file is not None or origin is None or origin.file is None:
+        return problem
+    return replace(problem, file=str(origin.file), line=origin.line, column=origin.column)
+
+
+def _nearest(origins: Mapping[str, Any], path: str | None) -> Any:
+    """Origin of a dotted key, or of the nearest section around it."""
+    while path:
+        if path in origins:
+            return origins[path]
+        path = path.rpartition(".")[0]
+    return None

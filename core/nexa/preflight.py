@@ -1,0 +1,73 @@
+"""Checks of this machine that a launch makes before it writes anything: folders and free disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from nexa.errors import UserError
+
+if TYPE_CHECKING:
+    from nexa.plan import Plan
+
+
+def preflight(plan: Plan) -> None:
+    """Raise UserError where the run or its checkpoints clearly can't be written."""
+    complaints = [*_unwritable(plan.runs_dir), *_too_full(plan)]
+    if complaints:
+        messages, hints = zip(*complaints, strict=True)
+        raise UserError("\n".join(messages), hint="; ".join(dict.fromkeys(hints)))
+
+
+def _unwritable(folder: Path) -> Iterator[tuple[str, str]]:
+    existing = _nearest_existing(folder)
+    if not existing.is_dir():
+        yield f"can't make the run folder in {folder}: {existing} is not a folder", "set NEXA_RUNS_DIR to a folder"
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        yield (
+            f"can't make the run folder in {folder}: no permission to write to {existing}",
+            "set NEXA_RUNS_DIR to a folder you may write to",
+        )
+
+
+def _too_full(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Complaints where the file systems of checkpoints and of their staging hold less than the estimate."""
+    one, all_kept = plan.estimate.checkpoint_bytes, plan.disk_bytes
+    if one is None or all_kept is None:
+        return
+    staging = _nearest_existing(plan.runs_dir)
+    store = local_folder(plan.store_uri)
+    if store is None:
+        needs = [(staging, one)]
+    else:
+        store = _nearest_existing(store)
+        # Staged checkpoints are renamed into a store on the same file system, and copied into another.
+        same = store.stat().st_dev == staging.stat().st_dev
+        needs = [(store, all_kept)] if same else [(store, all_kept), (staging, one)]
+    for folder, needed in needs:
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            yield (
+                f"not enough disk under {folder}: checkpoints need about {needed / 1e9:.2f} GB (estimate), "
+                f"{free / 1e9:.2f} GB are free",
+                "free some space, lower checkpointing.keep_last, raise training.save_every_steps, "
+                "or set artifacts.store_uri to a larger disk",
+            )
+
+
+def local_folder(uri: str) -> Path | None:
+    """Folder a `file://` URI names; None for any other scheme."""
+    parts = urlsplit(uri)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+def _nearest_existing(path: Path) -> Path:
+    """The path itself, or the nearest parent that exists."""
+    path = path.absolute()
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path

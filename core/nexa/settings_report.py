@@ -1,0 +1,111 @@
+"""What a backend does with every recipe field, so that no setting is lost in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nexa.backend import Answer, SettingAnswer, leaf_paths
+from nexa.errors import Problem
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from nexa.recipe.schema import Recipe
+
+_ABSENT = object()
+_PLUGIN_OPTIONS = "plugin_options"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingLine:
+    """A backend's answer for one field of one recipe.
+
+    value: what the recipe says, as a JSON value. is_set: the value differs from the schema's default,
+    so that a refusal stops the launch.
+    """
+
+    path: str
+    value: Any
+    is_set: bool
+    answer: Answer
+    detail: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """The line as JSON values."""
+        return {
+            "path": self.path,
+            "value": self.value,
+            "is_set": self.is_set,
+            "answer": self.answer.value,
+            "detail": self.detail,
+        }
+
+
+def settings_report(recipe: Recipe, answers: Sequence[SettingAnswer]) -> list[SettingLine]:
+    """Return one line per leaf field of the recipe schema, in schema order.
+
+    A field the backend does not answer for counts as refused: silence must not pass for consent.
+    """
+    by_path = {answer.path: answer for answer in answers}
+    # Each plugin validates its own section, so a backend is asked for its own options alone.
+    values = {**recipe.document(), _PLUGIN_OPTIONS: recipe.plugin_options.get(recipe.backend, {})}
+    defaults = {**_defaults(type(recipe)), _PLUGIN_OPTIONS: {}}
+    lines = []
+    for path in leaf_paths(type(recipe).model_json_schema()):
+        answer = by_path.get(path) or SettingAnswer(
+            path=path, answer=Answer.REFUSED, detail=f"backend {recipe.backend!r} gives no answer for it"
+        )
+        value = _value_at(values, path)
+        lines.append(
+            SettingLine(
+                path=path,
+                value=None if value is _ABSENT else value,
+                is_set=value is not _ABSENT and value != _value_at(defaults, path),
+                answer=answer.answer,
+                detail=answer.detail,
+            )
+        )
+    return lines
+
+
+def refused_settings(lines: Sequence[SettingLine], *, backend: str) -> list[Problem]:
+    """Return a problem for every refused field that the recipe sets away from its default."""
+    return [
+        Problem(
+            path=line.path,
+            message=f"backend {backend!r} refuses {line.value!r}: {line.detail or 'not supported'}",
+            hint="remove the setting, or choose another backend",
+        )
+        for line in lines
+        if line.answer is Answer.REFUSED and line.is_set
+    ]
+
+
+def _defaults(model: type[BaseModel]) -> dict[str, Any]:
+    """Defaults of a model's fields as nested JSON values, without the fields that have none.
+
+    The fields of a section whose default is null have none either: whoever writes that section sets
+    all of them.
+    """
+    from pydantic import BaseModel
+
+    defaults: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        if not field.is_required():
+            default = field.get_default(call_default_factory=True)
+            defaults[name] = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            defaults[name] = _defaults(field.annotation)
+    return defaults
+
+
+def _value_at(document: Mapping[str, Any], path: str) -> Any:
+    """Value at a dotted path; absent when a section on the way is null or missing."""
+    value: Any = document
+    for key in path.split("."):
+        if not isinstance(value, Mapping) or key not in value:
+            return _ABSENT
+        value = value[key]
+    return value

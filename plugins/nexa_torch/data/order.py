@@ -1,0 +1,87 @@
+"""Which rows are trained on when: pure functions of seed, epoch and step.
+
+Nothing is stored, so a resumed run continues in the same order, and a step holds the same rows
+whatever the number of processes that share it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from nexa.recipe.schema import TrainingSection
+
+# Separates this use of the training seed from others, such as the choice of held-out documents.
+_STREAM = 0x6F72646572
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLength:
+    """How far a run goes: optimizer steps, and rows over all steps; the last step may hold fewer rows."""
+
+    total_steps: int
+    total_rows: int
+
+
+def run_length(training: TrainingSection, n_rows: int, global_batch_size: int) -> RunLength:
+    """Length of a run over `n_rows` rows: `max_steps` full steps, or `epochs` passes (default 1).
+
+    A run by epochs sees ceil(epochs × n_rows) rows; its last step is smaller when they do not divide.
+    """
+    if training.max_steps is not None:
+        return RunLength(total_steps=training.max_steps, total_rows=training.max_steps * global_batch_size)
+    # The product of a decimal fraction and a count may lie a rounding error above a whole number.
+    total_rows = max(1, math.ceil(round((training.epochs or 1.0) * n_rows, 6)))
+    return RunLength(total_steps=math.ceil(total_rows / global_batch_size), total_rows=total_rows)
+
+
+@lru_cache(maxsize=4)
+def row_order(seed: int, epoch: int, n: int) -> np.ndarray:
+    """Permutation of range(n) for one epoch, as a read-only int64 array.
+
+    Comes from a counter-based generator keyed by seed and epoch, so any epoch is reached directly.
+    """
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((_STREAM, seed, epoch))))
+    order = generator.permutation(n)
+    order.setflags(write=False)
+    return order
+
+
+def rows_at(seed: int, n: int, start: int, stop: int) -> np.ndarray:
+    """Row indices at places `start` ≤ i < `stop` of the endless sequence of shuffled epochs."""
+    pieces = []
+    while start < stop:
+        epoch, offset = divmod(start, n)
+        count = min(n - offset, stop - start)
+        pieces.append(row_order(seed, epoch, n)[offset : offset + count])
+        start += count
+    return np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int64)
+
+
+def rows_of_microbatch(
+    *,
+    seed: int,
+    n: int,
+    step: int,
+    micro: int,
+    rank: int,
+    world_size: int,
+    microbatch_size: int,
+    accumulation_steps: int,
+    total_rows: int,
+) -> np.ndarray:
+    """Row indices that `rank` trains on in microbatch `micro` of `step` (all from 0).
+
+    A step owns microbatch_size × world_size × accumulation_steps places of the sequence of epochs;
+    its microbatches take them in order, and within one the ranks do. Shorter than microbatch_size,
+    possibly empty, only where the run's last places are used up.
+    """
+    if not (0 <= micro < accumulation_steps and 0 <= rank < world_size):
+        raise AssertionError(f"microbatch {micro} of rank {rank} does not exist")
+    place = ((step * accumulation_steps + micro) * world_size + rank) * microbatch_size
+    return rows_at(seed, n, min(place, total_rows), min(place + microbatch_size, total_rows))

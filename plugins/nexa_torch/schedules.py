@@ -1,0 +1,111 @@
+"""Learning-rate schedules: pure factors of the step, and `build_scheduler` that hands them to torch."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nexa.errors import UserError
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LambdaLR
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleShape:
+    """The numbers a schedule is drawn from.
+
+    total_steps, warmup_steps, decay_steps: optimizer steps; decay_steps None is a tenth of the run.
+    min_lr_ratio: factor at the end. cycles: restarts of cosine_with_restarts.
+    """
+
+    total_steps: int
+    warmup_steps: int = 0
+    min_lr_ratio: float = 0.0
+    decay_steps: int | None = None
+    cycles: int = 2
+
+
+def _progress(shape: ScheduleShape, step: int) -> float:
+    """Share of the steps after warm-up that are done, from 0 to 1."""
+    return min(1.0, (step - shape.warmup_steps) / max(1, shape.total_steps - shape.warmup_steps))
+
+
+def _floor(shape: ScheduleShape, factor: float) -> float:
+    return shape.min_lr_ratio + (1.0 - shape.min_lr_ratio) * factor
+
+
+def _constant(shape: ScheduleShape, step: int) -> float:
+    return 1.0
+
+
+def _linear(shape: ScheduleShape, step: int) -> float:
+    return _floor(shape, 1.0 - _progress(shape, step))
+
+
+def _cosine(shape: ScheduleShape, step: int) -> float:
+    return _floor(shape, 0.5 * (1.0 + math.cos(math.pi * _progress(shape, step))))
+
+
+def _cosine_with_restarts(shape: ScheduleShape, step: int) -> float:
+    progress = _progress(shape, step)
+    cycle = 1.0 if progress >= 1.0 else (progress * shape.cycles) % 1.0
+    return _floor(shape, 0.5 * (1.0 + math.cos(math.pi * cycle)))
+
+
+def _wsd(shape: ScheduleShape, step: int) -> float:
+    decay = shape.decay_steps if shape.decay_steps is not None else max(1, shape.total_steps // 10)
+    return _floor(shape, min(1.0, max(0.0, (shape.total_steps - step) / decay)))
+
+
+def _inverse_sqrt(shape: ScheduleShape, step: int) -> float:
+    timescale = max(1, shape.warmup_steps)
+    return max(shape.min_lr_ratio, math.sqrt(timescale / max(timescale, step)))
+
+
+SCHEDULES: Mapping[str, Callable[[ScheduleShape, int], float]] = {
+    "cosine_warmup": _cosine,
+    "cosine_with_restarts": _cosine_with_restarts,
+    "linear": _linear,
+    "constant": _constant,
+    "wsd": _wsd,
+    "inverse_sqrt": _inverse_sqrt,
+}
+
+
+def unknown_schedule(name: str) -> UserError:
+    """The error for a schedule that does not exist; lists those that do."""
+    close = difflib.get_close_matches(name, SCHEDULES, n=1)
+    suggestion = f"did you mean {close[0]!r}? " if close else ""
+    return UserError(f"unknown learning-rate schedule {name!r}", hint=f"{suggestion}known: {', '.join(SCHEDULES)}")
+
+
+def lr_factor(name: str, step: int, shape: ScheduleShape) -> float:
+    """Factor on the peak rate for the update that follows `step` finished ones.
+
+    The rate rises linearly over the first `warmup_steps` updates and reaches its peak with the last of
+    them; the first update has rate peak ÷ warmup_steps. Raises UserError for an unknown name.
+    """
+    if name not in SCHEDULES:
+        raise unknown_schedule(name)
+    if step < shape.warmup_steps:
+        return (step + 1) / shape.warmup_steps
+    return SCHEDULES[name](shape, step)
+
+
+def build_scheduler(name: str, optimizer: Optimizer, **kwargs: Any) -> LambdaLR:
+    """Return a torch scheduler that is stepped once after every optimizer step.
+
+    kwargs: the fields of `ScheduleShape`; total_steps is required. Raises UserError for an unknown
+    name, listing the known ones, and TypeError for an unknown keyword.
+    """
+    from torch.optim.lr_scheduler import LambdaLR
+
+    if name not in SCHEDULES:
+        raise unknown_schedule(name)
+    shape = ScheduleShape(**kwargs)
+    return LambdaLR(optimizer, lambda step: lr_factor(name, step, shape))
