@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from nexa.batch import resolve_batch
 from nexa.errors import RecipeError
 from nexa.recipe.schema import TrainingSection

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from nexa.errors import UserError
 from nexa.settings import get_settings
 

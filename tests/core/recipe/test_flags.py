@@ -7,6 +7,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
+
 from nexa.recipe.flags import (
     MODEL_SIZES,
     SEED_FLAGS,

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from nexa.errors import RecipeError, UserError
 from nexa.recipe.load import OriginKind, load_recipe
 from nexa.recipe.schema import Recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from nexa.errors import RecipeError
 from nexa.recipe.load import load_recipe
 
