@@ -178,7 +178,7 @@ class ArtifactStoreContract(PluginContract):
         self, store: ArtifactStore, other: ArtifactStore, tmp_path: Path
     ) -> None:
         """A pinned artifact is not collected, whoever pinned it."""
-        self.commit(store, tmp_path, "datasets/a")
+        self.commit(store, tmp_path, "datasets/a", kind="dataset")
         store.pin("datasets/a")
         assert [stored.pinned for stored in other.list()] == [True]
         assert list(other.collect(["datasets/a"])) == []
