@@ -11,8 +11,9 @@ from nexa.recipe.jsonschema import recipe_json_schema
 from nexa.recipe.load import load_recipe
 from nexa.recipe.locate import SUFFIXES, find_recipe, project_recipe_folder
 from nexa.recipe.node import Node
-from nexa.recipe.paths import FILE_KEYS, MODEL_KEYS, STORE_KEY, absolute_model, absolute_path
+from nexa.recipe.paths import FILE_KEYS, MODEL_KEYS, STORE_KEY, absolute_model
 from nexa.recipe.yaml import read_yaml
+from nexa.uris import absolute_path
 
 SCHEMA_FILE = Path(".nexa") / "recipe.schema.json"
 
