@@ -18,11 +18,13 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Section(BaseModel):
-    """Base of every recipe section: unknown keys refused, no silent type conversion, immutable."""
+    """Base of every recipe section: unknown keys refused, no silent type conversion, immutable.
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    The text under a field is its description; `nexa.recipe.jsonschema` reads it from the source when
+    asked, because pydantic would read it on every start.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 def looks_existing(name: str) -> bool:
