@@ -28,6 +28,13 @@ class Document:
     messages: Sequence[Mapping[str, str]] | None = None
     text: str | None = None
 
+    @property
+    def parts(self) -> Sequence[str]:
+        """The texts that were read: the messages' contents, or the one text."""
+        if self.messages is None:
+            return [self.text or ""]
+        return [message["content"] for message in self.messages]
+
 
 def parse_documents(
     records: Iterable[Record], format: Literal["auto"] | Format, *, answers: bool

@@ -7,19 +7,21 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nexa.errors import DataError, Problem, RecipeError, UserError
 
+from nexa_torch.architectures import DEFAULT_ROW_LENGTH
 from nexa_torch.data.gguf_header import read_gguf_header
-from nexa_torch.data.locate import PACKAGE_SCHEME, cache_root, local_path
+from nexa_torch.data.hub import download_hint, require_reachable
+from nexa_torch.data.locate import cache_root, local_path
+from nexa_torch.sources import PACKAGE_SCHEME, resolve_source
 
 if TYPE_CHECKING:
     from nexa.recipe.schema import ModelSection
     from transformers import PreTrainedTokenizerBase
 
 BYTES = "bytes"
-DEFAULT_ROW_LENGTH = 2048
 # Names under which model configurations keep the longest sequence.
 _LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 
@@ -35,7 +37,7 @@ def load_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
         from nexa_torch.data.byte_tokenizer import byte_tokenizer
 
         tokenizer = byte_tokenizer()
-    elif model.tokenizer is None and is_architecture(model):
+    elif model.tokenizer is None and resolve_source(model.name).kind == "architecture":
         raise UserError(
             f"model.name {model.name!r} is an architecture without a tokenizer of its own",
             hint=f'set model.tokenizer to a folder, hub id, GGUF file or pkg:PACKAGE/FILE, or to "{BYTES}"',
@@ -47,22 +49,15 @@ def load_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def is_architecture(model: ModelSection) -> bool:
-    """Whether the model is built from sizes, rather than loaded."""
-    return model.d_model is not None
-
-
 def context_length(model: ModelSection) -> int | None:
     """Longest sequence in tokens that an existing model allows; None where it does not say, or for an architecture."""
-    if is_architecture(model):
+    source = resolve_source(model.name)
+    if source.kind == "architecture":
         return None
-    path = local_path(model.name)
-    if path.suffix == ".gguf":
-        _require_file(path, model.name)
-        return read_gguf_header(path).context_length
-    if path.is_dir():
-        config_path = path / "config.json"
-        config = json.loads(config_path.read_text(encoding="utf-8")) if config_path.is_file() else {}
+    if source.kind == "gguf" and source.path is not None:
+        return read_gguf_header(source.path).context_length
+    if source.path is not None:
+        config = json.loads((source.path / "config.json").read_text(encoding="utf-8"))
     else:
         config = _hub_config(model.name, model.revision)
     config = {**config, **(config.get("text_config") or {})}
@@ -92,18 +87,14 @@ def row_length(model: ModelSection) -> int:
 
 def _load(source: str, revision: str | None) -> PreTrainedTokenizerBase:
     path = local_path(source)
-    if path.suffix == ".gguf":
-        _require_file(path, source)
+    if path.suffix == ".gguf" and path.is_file():
         return _load_gguf(path)
     if path.is_dir():
         return _from_pretrained(str(path), hint=f"{path} must hold tokenizer.json or tokenizer.model")
-    if source.startswith((PACKAGE_SCHEME, "/", ".", "~")):
-        raise UserError(f"tokenizer not found: {path}", hint="it must be a folder or a .gguf file")
-    hint = (
-        f"not a folder here, so taken for a hub id. Without internet access, fetch it elsewhere with "
-        f"`hf download {source} --local-dir FOLDER` and name that folder"
-    )
-    return _from_pretrained(source, hint=hint, revision=revision)
+    if path.suffix == ".gguf" or source.startswith((PACKAGE_SCHEME, "/", ".", "~")) or source.count("/") > 1:
+        raise UserError(f"tokenizer not found: {path}", hint="it must be a folder, a GGUF file or a hub id")
+    require_reachable(source)
+    return _from_pretrained(source, hint=download_hint(source), revision=revision)
 
 
 def _from_pretrained(
@@ -162,17 +153,14 @@ def _store(tokenizer: PreTrainedTokenizerBase, target: Path) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _hub_config(name: str, revision: str | None) -> dict[str, object]:
+def _hub_config(name: str, revision: str | None) -> dict[str, Any]:
     from transformers import PretrainedConfig
 
+    require_reachable(name)
     try:
         config, _ = PretrainedConfig.get_config_dict(name, revision=revision)
     except OSError as error:
-        raise UserError(
-            f"the model {name} can't be loaded: {_first_line(error)}",
-            hint=f"not a folder here, so taken for a hub id. Without internet access, fetch it elsewhere with "
-            f"`hf download {name} --local-dir FOLDER` and name that folder",
-        ) from None
+        raise UserError(f"the model {name} can't be loaded: {_first_line(error)}", hint=download_hint(name)) from None
     return config
 
 
@@ -184,11 +172,6 @@ def _read_template(path: Path) -> str:
             f"model.chat_template: {path} can't be read: {_first_line(error)}",
             hint="it must be a file with a Jinja template",
         ) from None
-
-
-def _require_file(path: Path, name: str) -> None:
-    if not path.is_file():
-        raise UserError(f"model file not found: {path}", hint=f"set from {name!r}")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,168 @@
+"""User settings: what belongs to a person or a site, not to a recipe.
+
+Strongest first: `NEXA_*` variables, the nearest `nexa.toml` upward from the current folder, the
+user's own `config.toml`, defaults. Relative paths count from the folder of the file that sets them,
+else from the current folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from nexa.errors import UserError
+from nexa.uris import absolute_uri
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+    from pydantic_settings import BaseSettings
+
+PROJECT_FILE = "nexa.toml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings in force; paths are absolute.
+
+    runs_dir: folder of run directories (NEXA_RUNS_DIR; default `runs` in the current folder).
+    store_uri: artifact store, as a URI (NEXA_STORE_URI; default `artifacts` in the current folder).
+    scheduler: scheduler of recipes that name none (NEXA_SCHEDULER; default "local").
+    defaults: options of plugins under every recipe's own, by plugin section, such as a Slurm
+        partition (NEXA_DEFAULTS as JSON, or a table such as `[defaults.slurm]`).
+    sources: for each setting that is not a default, its file or "$VARIABLE".
+    """
+
+    runs_dir: Path = Path("runs")
+    store_uri: str = "artifacts"
+    scheduler: str = "local"
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+
+_NAMES = tuple(setting.name for setting in fields(Settings) if setting.name != "sources")
+
+
+def get_settings() -> Settings:
+    """Read the settings now in force.
+
+    Raises UserError naming the file or variable for an unknown setting or a wrong value.
+    """
+    layers = {str(path): _read_file(path) for path in _files()}
+    given = {variable.upper() for variable, value in os.environ.items() if value}
+    variables = {name: f"NEXA_{name.upper()}" for name in _NAMES if f"NEXA_{name.upper()}" in given}
+    settings = Settings()
+    if variables or any(layers.values()):
+        values = _validate(layers, variables)
+        sources: dict[str, str] = {}
+        for name in values:
+            owner = next((file for file, layer in layers.items() if name in layer), None)
+            sources[name] = f"${variables[name]}" if name in variables else str(owner)
+        settings = replace(settings, **values, sources=sources)
+    here = Path.cwd()
+    return replace(
+        settings,
+        runs_dir=here / settings.runs_dir.expanduser(),
+        store_uri=absolute_uri(settings.store_uri, here),
+    )
+
+
+def user_config() -> Path:
+    """The user's own settings file; it need not exist."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "nexa" / "config.toml"
+
+
+def _files() -> Iterator[Path]:
+    """Existing settings files, strongest first."""
+    here = Path.cwd()
+    project = next(
+        (folder / PROJECT_FILE for folder in (here, *here.parents) if (folder / PROJECT_FILE).is_file()), None
+    )
+    if project is not None:
+        yield project
+    if user_config().is_file():
+        yield user_config()
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file, paths made absolute against its folder."""
+    import tomllib
+
+    try:
+        with path.open("rb") as stream:
+            values = tomllib.load(stream)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: can't be read: {error}") from None
+    if isinstance(values.get("runs_dir"), str):
+        values["runs_dir"] = str(path.parent / Path(values["runs_dir"]).expanduser())
+    if isinstance(values.get("store_uri"), str):
+        values["store_uri"] = absolute_uri(values["store_uri"], path.parent)
+    return values
+
+
+def _validate(layers: Mapping[str, dict[str, Any]], variables: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that are given somewhere, strongest layer first, with their types checked."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    try:
+        model = _settings_model()(layers=list(layers.values()))
+    except SettingsError as error:
+        names = ", ".join(f"${variable}" for variable in variables.values())
+        raise UserError(f"settings can't be read from {names}: {error}", hint="NEXA_DEFAULTS holds JSON") from None
+    except ValidationError as error:
+        raise UserError("\n".join(_explain(error, layers, variables))) from None
+    return {name: getattr(model, name) for name in model.model_fields_set}
+
+
+def _explain(
+    error: ValidationError, layers: Mapping[str, dict[str, Any]], variables: Mapping[str, str]
+) -> Iterator[str]:
+    """One line for each thing wrong with the settings: where, which, why."""
+    for problem in error.errors():
+        name = str(problem["loc"][0])
+        key = ".".join(str(part) for part in problem["loc"])
+        place = (
+            f"${variables[name]}"
+            if name in variables
+            else next((f for f, layer in layers.items() if name in layer), "")
+        )
+        if problem["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(name, _NAMES, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"settings: {', '.join(_NAMES)}"
+            yield f"{place}: unknown setting {key} ({hint})"
+        else:
+            yield f"{place}: {key}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+@cache
+def _settings_model() -> type[BaseSettings]:
+    """The pydantic-settings model of `Settings`; made on demand, because its library loads slowly."""
+    from pydantic import create_model
+    from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+    class LayeredSettings(BaseSettings):
+        """Environment first, then the files given as `layers`."""
+
+        model_config = SettingsConfigDict(env_prefix="NEXA_", env_ignore_empty=True, extra="forbid")
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            layers = init_settings()["layers"]
+            return (env_settings, *(InitSettingsSource(settings_cls, layer) for layer in layers))
+
+    types = get_type_hints(Settings)
+    defaults = Settings()
+    definitions: dict[str, Any] = {name: (types[name], getattr(defaults, name)) for name in _NAMES}
+    return create_model("SettingsModel", __base__=LayeredSettings, **definitions)
