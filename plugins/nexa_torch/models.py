@@ -254,3 +254,16 @@ def stop_tokens(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     if tokenizer.eos_token_id is not None:
         ids.append(tokenizer.eos_token_id)
     return sorted(set(ids))
+
+
+def restore_weights(model: LanguageModel, checkpoint: Path) -> None:
+    """Put a checkpoint's weights into the model it was saved from, in place."""
+    from safetensors.torch import load_file
+
+    if model.adapter is not None:
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(model.adapter, load_file(checkpoint / "adapter_model.safetensors"))
+        return
+    saved = load_network(ModelSource(kind="folder", name=str(checkpoint), location=str(checkpoint)))
+    model.network.load_state_dict(saved.state_dict())

@@ -37,13 +37,13 @@ class Ranks:
             dist.all_reduce(value)
         return value
 
-    def sum_count(self, count: int) -> int:
-        """Add an integer over all ranks."""
-        return count if self.world_size == 1 else int(self.sum(torch.tensor(count, device=self.device)).item())
+    def sum_counts(self, *counts: int) -> tuple[int, ...]:
+        """Add integers over all ranks."""
+        return counts if self.world_size == 1 else tuple(self.sum(torch.tensor(counts, device=self.device)).tolist())
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank; all ranks get the same answer."""
-        return self.sum_count(int(flag)) > 0
+        return self.sum_counts(int(flag))[0] > 0
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
