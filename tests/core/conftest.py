@@ -17,7 +17,7 @@ from nexa.recipe.schema import Recipe
 from nexa.runs.actions import submit_attempt
 from nexa.runs.state import RunStatus, run_status
 from nexa.runs.store import Run, RunStore
-from nexa.worker.processes import end_processes
+from nexa.worker.processes import end_processes, processes_of
 
 WORKERS = Path(__file__).parent / "workers"
 
@@ -97,6 +97,13 @@ class Runs:
             assert time.monotonic() < deadline, path
             time.sleep(0.02)
         return document["pid"]
+
+    def await_no_processes(self, run: Run) -> None:
+        """Wait until no process of the run is left on this machine."""
+        deadline = time.monotonic() + 10
+        while left := processes_of(run.path):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
 
     def store_client(self):
         """The artifact store of these runs."""

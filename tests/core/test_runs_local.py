@@ -95,10 +95,7 @@ def test_a_killed_supervisor_makes_the_worker_save_and_the_run_lost(runs):
     status = runs.await_end(run)
     assert status.state is State.LOST
     assert "supervisor was killed" in status.reason
-    deadline = time.monotonic() + 10
-    while processes_of(run.path):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    runs.await_no_processes(run)
     assert status.checkpoint is not None
     actions.resume(run)
     runs.await_status(run, lambda status: (status.step or 0) > 2)
@@ -213,4 +210,4 @@ def test_several_workers_end_together(runs, killed):
     status = runs.await_end(run, seconds=90)
     assert status.state is State.FAILED
     assert "SIGKILL" in status.reason
-    assert processes_of(run.path) == []
+    runs.await_no_processes(run)

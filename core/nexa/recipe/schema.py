@@ -179,7 +179,7 @@ class LearningRateSchedule(Section):
     """How the learning rate changes over the run."""
 
     name: str = "cosine_warmup"
-    """Schedule; `nexa recipe schema` lists the backend's own. Usual: cosine_warmup, linear, constant, wsd."""
+    """Schedule, such as cosine_warmup, linear, constant or wsd; a backend lists its own when the name is unknown."""
     warmup_steps: NonNegativeInt = 0
     """Optimizer steps over which the rate rises from 0 to lr."""
     min_lr_ratio: Fraction = 0.0
