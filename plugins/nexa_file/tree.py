@@ -16,6 +16,8 @@ from nexa.manifest import file_records, parse_manifest
 from nexa_file import disk
 
 _MAX_THREADS = 64
+# Below this, starting a thread takes longer than hashing the file.
+_THREAD_BYTES = 1 << 18
 _KINDS = (
     (stat.S_ISLNK, "a symbolic link"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -122,7 +124,9 @@ def find_damage(folder: Path, name: str) -> list[Damage]:
             return Damage(file=path, message="has been changed: its SHA-256 differs from the manifest")
         return None
 
-    damages += [damage for damage in in_parallel(compare, present) if damage]
+    small = [path for path in present if records[path].bytes < _THREAD_BYTES]
+    large = [path for path in present if records[path].bytes >= _THREAD_BYTES]
+    damages += [damage for damage in [*map(compare, small), *in_parallel(compare, large)] if damage]
     return sorted(damages, key=lambda damage: damage.file)
 
 
