@@ -134,8 +134,9 @@ def _report(run: Run, *, wait: bool) -> int:
     """Print the run as JSON, with `wait` after its end; exit code 1 when it did not complete."""
     from nexa.api import wait_until_ended
     from nexa.cli.output import print_json
+    from nexa.cli.runref import status_document
     from nexa.runs.state import State, run_status
 
     status = wait_until_ended(run) if wait else run_status(run)
-    print_json({"run_id": run.run_id, "run_dir": run.path, "status": status})
+    print_json(status_document(run, status))
     return 1 if wait and status.state is not State.COMPLETED else 0
