@@ -4,7 +4,7 @@ All of them go through this module's `os`, so that tests can kill, fail or recor
 """
 
 # Paths' own methods would go around this module's `os`.
-# ruff: noqa: PTH
+# ruff: noqa: PTH102, PTH104, PTH106, PTH108, PTH112
 
 from __future__ import annotations
 

@@ -18,11 +18,13 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Section(BaseModel):
-    """Base of every recipe section: unknown keys refused, no silent type conversion, immutable."""
+    """Base of every recipe section: unknown keys refused, no silent type conversion, immutable.
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    The text under a field is its description; `nexa.recipe.jsonschema` reads it from the source when
+    asked, because pydantic would read it on every start.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 def looks_existing(name: str) -> bool:
@@ -177,7 +179,7 @@ class LearningRateSchedule(Section):
     """How the learning rate changes over the run."""
 
     name: str = "cosine_warmup"
-    """Schedule; `nexa recipe schema` lists the backend's own. Usual: cosine_warmup, linear, constant, wsd."""
+    """Schedule, such as cosine_warmup, linear, constant or wsd; a backend lists its own when the name is unknown."""
     warmup_steps: NonNegativeInt = 0
     """Optimizer steps over which the rate rises from 0 to lr."""
     min_lr_ratio: Fraction = 0.0

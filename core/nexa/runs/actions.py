@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from nexa.backend import LaunchSpec, Resources
 from nexa.errors import NexaError, RunError
 from nexa.files import write_json, write_json_once
 from nexa.runs.state import RunStatus, State, job_of, run_status
@@ -75,13 +76,16 @@ def resume(run: Run, *, force: bool = False) -> Attempt:
     _refuse_resume(run, status, force=force)
     checkpoint = newest_checkpoint(run)
     number = previous.number + 1 if previous else 1
-    where = "the beginning: it has no checkpoint" if checkpoint is None else checkpoint
     plan = run.plan
     scheduler = _scheduler(run.document["scheduler"])
-    attempt = run.create_attempt(number, resume_from=checkpoint, reason=f"resumed from {where}")
     submission = scheduler.plan(
-        recipe_from_document(plan["recipe"]), attempt, _launch_spec(plan["launch"]), _resources(plan["resources"])
+        recipe_from_document(plan["recipe"]),
+        Attempt(run_id=run.run_id, run_dir=run.path, number=number),
+        LaunchSpec(**plan["launch"]),
+        Resources(**plan["resources"]),
     )
+    reason = f"resumed from {checkpoint or 'the beginning, since it has no checkpoint'}"
+    attempt = run.create_attempt(number, resume_from=checkpoint, reason=reason)
     submit_attempt(run, attempt, scheduler, submission)
     return attempt
 
@@ -125,18 +129,6 @@ def recipe_from_document(document: Mapping[str, Any]) -> Recipe:
     own = {key: value for key, value in document.items() if key in Recipe.model_fields}
     plugin_options = {key: value for key, value in document.items() if key not in Recipe.model_fields}
     return Recipe.model_validate({**own, "plugin_options": plugin_options})
-
-
-def _launch_spec(document: Mapping[str, Any]) -> Any:
-    from nexa.backend import LaunchSpec
-
-    return LaunchSpec(**document)
-
-
-def _resources(document: Mapping[str, Any]) -> Any:
-    from nexa.backend import Resources
-
-    return Resources(**document)
 
 
 def _scheduler(name: str) -> Scheduler:

@@ -213,9 +213,9 @@ def run_statuses(runs: Sequence[Run], *, now: float | None = None) -> list[RunSt
 
 def gather(attempt: AttemptFolder, *, now: float) -> Evidence:
     """Read the evidence on an attempt from its files; does not ask the scheduler."""
-    exit = attempt.read("exit")
-    if exit is not None:
-        return Evidence(exit=exit)
+    end = attempt.read("exit")
+    if end is not None:
+        return Evidence(exit=end)
     document = attempt.read("attempt") or {}
     created = float(document.get("created_at", now))
     supervisor = attempt.identity("supervisor")
@@ -289,7 +289,7 @@ def job_of(attempt: AttemptFolder) -> JobRef | None:
 def _describe(run: Run, attempt: AttemptFolder, judged: tuple[State, str]) -> RunStatus:
     """Add the figures of the newest events to a judged state."""
     state, reason = judged
-    exit = attempt.read("exit") or {}
+    end = attempt.read("exit") or {}
     figures = _Figures()
     for folder in (attempt, *reversed(run.attempts[:-1])):
         figures.read(folder)
@@ -307,8 +307,8 @@ def _describe(run: Run, attempt: AttemptFolder, judged: tuple[State, str]) -> Ru
         checkpoint=result.get("checkpoint") or figures.checkpoint,
         created_at=run.document.get("created_at"),
         started_at=(attempt.read("attempt") or {}).get("created_at"),
-        ended_at=exit.get("ended_at") or (figures.last_ts if state in ENDED else None),
-        exit_code=exit.get("exit_code"),
+        ended_at=end.get("ended_at") or (figures.last_ts if state in ENDED else None),
+        exit_code=end.get("exit_code"),
     )
 
 

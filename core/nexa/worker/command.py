@@ -12,6 +12,9 @@ from typing import Any
 RUN_DIR_VARIABLE = "NEXA_RUN_DIR"
 ATTEMPT_VARIABLE = "NEXA_ATTEMPT"
 
+# Left by a torchrun that the launching command itself ran under; they would misplace the new ranks.
+_RANK_VARIABLES = ("RANK", "LOCAL_", "WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_")
+
 
 def worker_argv(
     launch: Mapping[str, Any],
@@ -57,7 +60,7 @@ def worker_environment(
     processes of a run can be found and ended.
     """
     return {
-        **base,
+        **{name: value for name, value in base.items() if not name.startswith(_RANK_VARIABLES)},
         # A file in the current folder must not shadow a library's module.
         "PYTHONSAFEPATH": "1",
         "PYTHONUNBUFFERED": "1",

@@ -1,0 +1,172 @@
+"""Read data files row by row: JSON Lines, JSON arrays, plain text and Parquet, the first three also gzipped.
+
+Every row knows its place as `file:row`, counted from 1 (in JSON Lines that is the line).
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nexa.errors import DataError
+
+_LINES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
+_ARRAY = (".json", ".json.gz")
+_TEXT = (".txt", ".txt.gz", ".md", ".md.gz")
+_PARQUET = (".parquet",)
+SUFFIXES = _LINES + _ARRAY + _TEXT + _PARQUET
+"""Endings of files that can be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row as read: `place` is "file:row", `value` its fields."""
+
+    place: str
+    value: Mapping[str, Any]
+
+
+def read_file(path: Path) -> Iterator[Record]:
+    """Yield the rows of one file. A plain-text file is one row with the field `text`.
+
+    Raises DataError, naming file and row, where the file is empty, malformed or of an unknown kind.
+    """
+    reader = _reader_of(path)
+    found = False
+    try:
+        for record in reader(path):
+            found = True
+            yield record
+    except OSError as error:
+        # gzip reports a damaged file as an OSError without errno.
+        raise DataError(f"{path}: can't be read: {error.strerror or error}") from None
+    except (EOFError, zlib.error) as error:
+        raise DataError(f"{path}: damaged gzip file: {error}") from None
+    if not found:
+        raise DataError(f"{path}: the file is empty")
+
+
+def _reader_of(path: Path) -> Any:
+    name = path.name.lower()
+    for suffixes, reader in (
+        (_LINES, _read_lines),
+        (_ARRAY, _read_array),
+        (_TEXT, _read_text),
+        (_PARQUET, _read_parquet),
+    ):
+        if name.endswith(suffixes):
+            return reader
+    raise DataError(f"{path}: files of this kind can't be read", hint=f"known endings: {', '.join(SUFFIXES)}")
+
+
+def _open(path: Path) -> Any:
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+def _decode(data: bytes, place: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{place}: not UTF-8 text: byte 0x{data[error.start]:02x} at byte {error.start + 1}",
+            hint="save the file as UTF-8",
+        ) from None
+
+
+def _read_lines(path: Path) -> Iterator[Record]:
+    blank: int | None = None
+    with _open(path) as stream:
+        for number, line in enumerate(stream, start=1):
+            if number == 1 and line.startswith(codecs.BOM_UTF8):
+                line = line[len(codecs.BOM_UTF8) :]
+            if not line.strip():
+                blank = blank or number
+                continue
+            # Blank lines are allowed at the end only, where editors leave them.
+            if blank is not None:
+                raise DataError(
+                    f"{path}:{blank}: the row is empty", hint="remove the line, or write a JSON object on it"
+                )
+            place = f"{path}:{number}"
+            yield Record(place, _as_object(_parse(_decode(line, place), place), place))
+
+
+def _read_array(path: Path) -> Iterator[Record]:
+    with _open(path) as stream:
+        data = stream.read().removeprefix(codecs.BOM_UTF8)
+    if not data.strip():
+        return
+    rows = _parse(_decode(data, str(path)), str(path))
+    if not isinstance(rows, list):
+        raise DataError(
+            f"{path}: holds {_kind(rows)}, not an array of rows", hint="one JSON object a line belongs in a .jsonl file"
+        )
+    for number, row in enumerate(rows, start=1):
+        place = f"{path}:{number}"
+        yield Record(place, _as_object(row, place))
+
+
+def _read_text(path: Path) -> Iterator[Record]:
+    with _open(path) as stream:
+        data = stream.read().removeprefix(codecs.BOM_UTF8)
+    text = _decode(data, str(path))
+    if text.strip():
+        yield Record(f"{path}:1", {"text": text})
+
+
+def _read_parquet(path: Path) -> Iterator[Record]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise DataError(
+            f"{path}: reading Parquet needs the package `pyarrow`", hint="type: pip install pyarrow"
+        ) from None
+    try:
+        number = 0
+        with pyarrow.parquet.ParquetFile(path) as table:
+            for batch in table.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield Record(f"{path}:{number}", row)
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path}: damaged Parquet file: {error}") from None
+
+
+def _parse(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
+        raise DataError(f"{place}: malformed JSON: {error.msg} at {where}") from None
+    except RecursionError:
+        raise DataError(f"{place}: malformed JSON: nested too deeply") from None
+
+
+def _as_object(value: Any, place: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"{place}: the row is {_kind(value)}, not a JSON object")
+    if not value:
+        raise DataError(f"{place}: the row is empty")
+    return value
+
+
+def _kind(value: Any) -> str:
+    """What a JSON value is, in JSON's words."""
+    if value is None:
+        return "null"
+    names = {
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "an array",
+        dict: "an object",
+    }
+    return names.get(type(value), f"a {type(value).__name__}")

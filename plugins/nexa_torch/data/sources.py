@@ -1,0 +1,108 @@
+"""Where data comes from: `data.remote_uri` turned into local files, or rows of a hub data set."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nexa.errors import DataError
+
+from nexa_torch.data.files import data_files, hash_data, require_hash
+from nexa_torch.data.locate import local_path
+from nexa_torch.data.readers import Record, read_file
+from nexa_torch.data.remote import download
+
+HUB_SCHEME = "hf:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Data that can be read: `sha256` of its bytes in hex, and `records`, which starts a new pass over it."""
+
+    uri: str
+    sha256: str
+    records: Callable[[], Iterator[Record]]
+
+
+def open_source(
+    uri: str, *, cache: Path, split: str | None = None, revision: str | None = None, expected_hash: str | None = None
+) -> Source:
+    """Make the data of `uri` readable here, downloading it into `cache` where it lies elsewhere.
+
+    split, revision: of a hub data set. expected_hash: SHA-256 in hex that the data must have, or None.
+    Raises DataError where the data is missing, can't be fetched, or has another hash.
+    """
+    if uri.startswith(HUB_SCHEME):
+        source = _open_hub(uri, split or "train", revision)
+    else:
+        if split is not None:
+            raise DataError(
+                f"{uri}: split {split!r} can't be chosen: only hub data sets have named splits",
+                hint="for a file, set data.validation.remote_uri or data.validation.fraction",
+            )
+        path = download(uri, cache, expected_hash=expected_hash) if "://" in uri else local_path(uri)
+        source = _open_path(uri, path)
+    require_hash(uri, source.sha256, expected_hash)
+    return source
+
+
+def _open_path(uri: str, path: Path) -> Source:
+    if not path.exists():
+        raise DataError(f"data not found: {path}", hint=_neighbours(path))
+    files = data_files(path)
+    sha256 = hash_data(path)
+
+    def records() -> Iterator[Record]:
+        for file in files:
+            yield from read_file(file)
+
+    return Source(uri=uri, sha256=sha256, records=records)
+
+
+def _neighbours(path: Path) -> str | None:
+    """What lies where a missing path was looked for."""
+    parent = path.parent
+    while not parent.is_dir():
+        if parent == parent.parent:
+            return None
+        path, parent = parent, parent.parent
+    names = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))
+    close = difflib.get_close_matches(path.name, names, n=1)
+    if close:
+        return f"did you mean {parent / close[0]}?"
+    return f"{parent} holds: {', '.join(names[:10]) or 'nothing'}"
+
+
+def _open_hub(uri: str, split: str, revision: str | None) -> Source:
+    """Rows of a Hugging Face data set; hashed as canonical JSON, since its files differ by library version."""
+    try:
+        import datasets
+    except ImportError:
+        raise DataError(
+            f"{uri}: reading hub data sets needs the package `datasets`", hint="type: pip install datasets"
+        ) from None
+    name = uri.removeprefix(HUB_SCHEME)
+    try:
+        table: Any = datasets.load_dataset(name, split=split, revision=revision)
+    # The library raises whatever its file systems, parsers and HTTP client raise.
+    except Exception as error:
+        summary = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"{uri}: split {split!r} could not be loaded: {summary}",
+            hint="without internet access, fetch it elsewhere with `hf download --repo-type dataset "
+            f"{name} --local-dir FOLDER` and set data.remote_uri to that folder",
+        ) from None
+    digest = hashlib.sha256()
+    for row in table:
+        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode() + b"\n")
+
+    def records() -> Iterator[Record]:
+        for number, row in enumerate(table, start=1):
+            yield Record(place=f"{uri}[{split}]:{number}", value=row)
+
+    return Source(uri=uri, sha256=digest.hexdigest(), records=records)

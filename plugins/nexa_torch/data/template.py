@@ -1,0 +1,245 @@
+"""Render conversations through a chat template, and find the assistant's turns in the result.
+
+The spans that carry loss run from where the model starts to write (behind the generation prompt) through
+the token that ends its turn. They are exact: a conversation whose template can't be followed is refused.
+
+A template is followed in one of three ways, the first that applies:
+1. It marks turns itself with {% generation %}.
+2. It puts fixed pieces of text around the messages' contents. The pieces are learned once for each
+   sequence of roles, and must put together exactly what the template rendered.
+3. The rendering of a conversation's beginning is a prefix of the rendering of the whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from nexa.errors import DataError
+
+from nexa_torch.data.documents import Document
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Messages = Sequence[Mapping[str, str]]
+Span = tuple[int, int]
+
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+# Characters of a private use area: no template changes them, and no text holds them.
+_MARK_OPEN, _MARK_CLOSE = "\U000f4e45", "\U000f5841"
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A conversation as text, with the character ranges [start, end) that carry loss."""
+
+    text: str
+    spans: list[Span]
+
+
+@dataclass(slots=True)
+class _Pieces:
+    """Fixed text around the contents of one sequence of roles: before the first, between, after the last.
+
+    leads: for each message, how many characters the model writes before the content itself.
+    """
+
+    literal: list[str]
+    leads: list[int]
+
+
+@dataclass
+class ChatTemplate:
+    """The chat template of a tokenizer. `warnings` collects what a person should know, each once."""
+
+    tokenizer: PreTrainedTokenizerBase
+    warnings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.template: str = self._own_template()
+        self._marked = bool(_GENERATION.search(self.template))
+        self._pieces: dict[tuple[str, ...], _Pieces | None] = {}
+        self._special = special_texts(self.tokenizer)
+        probe = [{"role": "user", "content": f"{_MARK_OPEN}0{_MARK_CLOSE}"}]
+        self._generation_prompt = self._probe_generation_prompt(probe)
+        self.terminator = self._probe_terminator(probe)
+        """Text of the token that ends an assistant turn; None where the template has none."""
+        if self.terminator is None:
+            self._warn(
+                "the chat template ends assistant turns without a special token, so the model does not learn to stop"
+            )
+
+    def render(self, documents: Sequence[Document], *, mask: bool) -> list[Rendered]:
+        """Render conversations; with `mask` the spans are the assistant's turns, else the whole text.
+
+        Raises DataError naming the row that the template refuses or can't be followed on.
+        """
+        conversations = [document.messages or () for document in documents]
+        try:
+            texts, marks = self._apply(conversations, marked=mask and self._marked)
+        except Exception:
+            # One row at a time tells which one the template refuses.
+            for document in documents:
+                self._apply_one(document)
+            raise
+        if not mask:
+            return [Rendered(text, [(0, len(text))]) for text in texts]
+        return [
+            Rendered(text, self._spans(document, text, mark))
+            for document, text, mark in zip(documents, texts, marks, strict=True)
+        ]
+
+    def _own_template(self) -> str:
+        try:
+            return self.tokenizer.get_chat_template()
+        except ValueError:
+            raise DataError(
+                "the tokenizer has no chat template, so conversations can't be rendered",
+                hint="set model.chat_template to a Jinja file, or model.tokenizer to that of a chat model",
+            ) from None
+
+    def _apply(
+        self, conversations: Sequence[Messages], *, marked: bool = False, add_generation_prompt: bool = False
+    ) -> tuple[list[str], list[list[Span]]]:
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        texts, marks = render_jinja_template(
+            conversations=conversations,
+            chat_template=self.template,
+            return_assistant_tokens_mask=marked,
+            add_generation_prompt=add_generation_prompt,
+            **self.tokenizer.special_tokens_map,
+        )
+        return texts, [[(start, end) for start, end in mark] for mark in marks] if marked else [[] for _ in texts]
+
+    def _text(self, messages: Messages, *, add_generation_prompt: bool = False) -> str:
+        return self._apply([messages], add_generation_prompt=add_generation_prompt)[0][0]
+
+    def _apply_one(self, document: Document) -> None:
+        try:
+            self._text(document.messages or ())
+        # Templates raise what Jinja raises, and what they raise themselves.
+        except Exception as error:
+            raise DataError(f"{document.place}: the chat template refuses this conversation: {error}") from None
+
+    def _spans(self, document: Document, text: str, marks: list[Span]) -> list[Span]:
+        if self._marked:
+            spans = [self._through_terminator(text, span) for span in marks if span[0] < span[1]]
+            if not spans:
+                raise DataError(f"{document.place}: the chat template marks no assistant turn in this conversation")
+            return spans
+        messages = document.messages or ()
+        return self._spans_by_pieces(messages, text) or self._spans_by_prefix(document.place, messages, text)
+
+    def _through_terminator(self, text: str, span: Span) -> Span:
+        """A marked turn, extended over the terminator where the template's marks leave it out."""
+        start, end = span
+        if self.terminator is None or self.terminator in text[start:end]:
+            return span
+        gap = len(text) - end - len(text[end:].lstrip())
+        if not text.startswith(self.terminator, end + gap):
+            return span
+        self._warn(
+            f"the chat template's {{% generation %}} marks leave out {self.terminator}; it is trained on all the same, "
+            "so that the model learns to stop"
+        )
+        return start, end + gap + len(self.terminator)
+
+    def _spans_by_pieces(self, messages: Messages, text: str) -> list[Span] | None:
+        roles = tuple(message["role"] for message in messages)
+        if roles not in self._pieces:
+            self._pieces[roles] = self._learn_pieces(roles)
+        pieces = self._pieces[roles]
+        if pieces is None:
+            return None
+        for contents in ([m["content"] for m in messages], [m["content"].strip() for m in messages]):
+            spans = self._match(pieces, roles, contents, text)
+            if spans is not None:
+                return spans
+        return None
+
+    def _match(self, pieces: _Pieces, roles: Sequence[str], contents: Sequence[str], text: str) -> list[Span] | None:
+        """Spans of the assistant's turns if pieces and contents put together are the text."""
+        spans, parts, place = [], [pieces.literal[0]], len(pieces.literal[0])
+        for role, content, lead, tail in zip(roles, contents, pieces.leads, pieces.literal[1:], strict=True):
+            if role == "assistant":
+                spans.append((place - lead, place + len(content) + self._terminator_end(tail)))
+            parts += (content, tail)
+            place += len(content) + len(tail)
+        return spans if "".join(parts) == text else None
+
+    def _terminator_end(self, tail: str) -> int:
+        """Characters of what follows an assistant's content that belong to its turn."""
+        at = tail.find(self.terminator) if self.terminator else -1
+        return at + len(self.terminator or "") if at >= 0 else 0
+
+    def _learn_pieces(self, roles: tuple[str, ...]) -> _Pieces | None:
+        """Text around the contents of a conversation with these roles, None where they do not come out as they are."""
+        contents = [f"{_MARK_OPEN}{i}{_MARK_CLOSE}" for i in range(len(roles))]
+        try:
+            rest = self._text([{"role": role, "content": text} for role, text in zip(roles, contents, strict=True)])
+        except Exception:
+            # A template may look into contents and refuse these.
+            return None
+        literal = []
+        for content in contents:
+            if rest.count(content) != 1:
+                return None
+            before, rest = rest.split(content)
+            literal.append(before)
+        literal.append(rest)
+        leads = []
+        for piece in literal[:-1]:
+            at = piece.rfind(self._generation_prompt) if self._generation_prompt else -1
+            leads.append(len(piece) - at - len(self._generation_prompt) if at >= 0 else 0)
+        return _Pieces(literal, leads)
+
+    def _spans_by_prefix(self, place: str, messages: Messages, text: str) -> list[Span]:
+        spans = []
+        for i, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            before = self._text(messages[:i], add_generation_prompt=True)
+            after = text if i + 1 == len(messages) else self._text(messages[: i + 1])
+            if not (after.startswith(before) and text.startswith(after)):
+                raise DataError(
+                    f"{place}: messages[{i}]: can't tell which tokens of the rendered conversation are this turn's: "
+                    "the chat template renders the beginning of a conversation differently when more follows",
+                    hint="set model.chat_template to a version with {% generation %} marks, or data.train_on: all",
+                )
+            turn = text[len(before) : len(after)]
+            at = turn.rfind(self.terminator) if self.terminator else -1
+            spans.append((len(before), len(before) + at + len(self.terminator or "") if at >= 0 else len(after)))
+        return spans
+
+    def _probe_generation_prompt(self, probe: Messages) -> str:
+        """Text that asks the model to answer, behind a conversation; empty where the template has none."""
+        try:
+            plain, asking = self._text(probe), self._text(probe, add_generation_prompt=True)
+        except Exception:
+            # A template may refuse the probe, for want of a system message say; rows that it refuses are named later.
+            return ""
+        return asking[len(plain) :] if asking.startswith(plain) else ""
+
+    def _probe_terminator(self, probe: Messages) -> str | None:
+        """Text of the first special token behind a final assistant turn."""
+        answer = f"{_MARK_OPEN}1{_MARK_CLOSE}"
+        try:
+            tail = self._text([*probe, {"role": "assistant", "content": answer}]).partition(answer)[2]
+        except Exception:
+            return self.tokenizer.eos_token
+        found = [(tail.find(special), -len(special), special) for special in self._special if special in tail]
+        return min(found)[2] if found else None
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+
+def special_texts(tokenizer: Any) -> list[str]:
+    """Texts of the special tokens, which stand for control and not for what they spell."""
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return sorted({*added, *tokenizer.all_special_tokens} - {""})
