@@ -98,7 +98,7 @@ class ValidationSection(Section):
     """Held-out data: a fraction of the training data, or a source of its own."""
 
     fraction: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    """Share of training documents held out, chosen by the training seed."""
+    """Share of training documents held out, chosen by the training seed; of a single text, its end."""
     remote_uri: str | None = None
     """Held-out data, in the forms of data.remote_uri."""
     split: str | None = None
