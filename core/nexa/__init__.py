@@ -6,21 +6,35 @@ Names are loaded on first use, so that importing `nexa` costs nothing and works 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+if TYPE_CHECKING:
+    from nexa.api import TrainingPipeline, launch, load_training_config, run_training_job, save_run_manifest
+    from nexa.artifacts import ArtifactMeta
+    from nexa.hookspecs import hookimpl
+
 _EXPORTS = {
     "ArtifactMeta": "nexa.artifacts",
-    "TrainingPipeline": "nexa.launch",
+    "TrainingPipeline": "nexa.api",
     "hookimpl": "nexa.hookspecs",
-    "launch": "nexa.launch",
-    "load_training_config": "nexa.launch",
-    "run_training_job": "nexa.launch",
-    "save_run_manifest": "nexa.launch",
+    "launch": "nexa.api",
+    "load_training_config": "nexa.api",
+    "run_training_job": "nexa.api",
+    "save_run_manifest": "nexa.api",
 }
 
-__all__ = ["__version__", *sorted(_EXPORTS)]
+__all__ = [
+    "ArtifactMeta",
+    "TrainingPipeline",
+    "__version__",
+    "hookimpl",
+    "launch",
+    "load_training_config",
+    "run_training_job",
+    "save_run_manifest",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -36,11 +36,16 @@ class ArtifactMeta:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredArtifact:
-    """An artifact as a store lists it."""
+    """An artifact as a store lists it.
+
+    damage: why its manifest can't be read, None when it can; `meta` then holds only kind "unknown"
+    and the URI. Files are not hashed by listing: `ArtifactStore.verify` does that.
+    """
 
     name: str
     meta: ArtifactMeta
     pinned: bool = False
+    damage: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +78,19 @@ class ArtifactStore(ABC):
 
         `manifest` holds the caller's fields (config, metrics, lineage); the store adds the file
         list with sizes and SHA-256 and the artifact's identity. All or nothing: when this returns,
-        the artifact survives a power cut; when it raises or is killed, nothing is visible.
-        Raises ArtifactError when the name exists, UserError for a name outside the store.
+        the artifact survives a power cut; when it raises, `staged` is left with its files; when it
+        raises or is killed, nothing is visible.
+        An artifact of that name that does not verify is set aside, not counted as existing.
+        Raises ArtifactExistsError when the name exists, UserError for a name outside the store,
+        ArtifactError when the files can't be stored.
         """
 
     @abstractmethod
     def list(self, prefix: str = "") -> Sequence[StoredArtifact]:
         """Return the artifacts whose names start with the path `prefix`, in name order.
 
-        Reads manifests only; does not hash files.
+        Reads manifests only; does not hash files. Artifacts with a damaged manifest are included,
+        with `damage` set.
         """
 
     @abstractmethod
@@ -104,6 +113,18 @@ class ArtifactStore(ABC):
     def collect(self, names: Sequence[str], *, dry_run: bool = False) -> Sequence[str]:
         """Remove those of `names` that nothing protects, with litter of killed commits.
 
-        Pinned artifacts and the inputs of artifacts that stay are protected. Returns the names
-        removed (with `dry_run`: that would be).
+        Protected are pinned artifacts, the inputs of artifacts that stay, and the newest verified
+        checkpoint of each folder of checkpoints. Returns the names removed (with `dry_run`: that
+        would be).
         """
+
+
+def newest_verified(store: ArtifactStore, prefix: str, *, kind: str = "checkpoint") -> StoredArtifact | None:
+    """Return the last artifact of a kind under `prefix` that verifies; None when none does.
+
+    Last in name order: checkpoint names end in a zero-padded step, so that is the order of training.
+    """
+    for artifact in reversed(store.list(prefix)):
+        if artifact.meta.kind == kind and not store.verify(artifact.name):
+            return artifact
+    return None

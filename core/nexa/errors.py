@@ -6,7 +6,8 @@ NexaError                 exit code 1: the run or the machine failed
 │   ├── DataError         a data file is missing, empty or malformed
 │   ├── PluginError       a plugin is unknown, duplicated or fails to load
 │   └── RunError          a run does not exist or can't do what was asked
-├── ArtifactError         an artifact is damaged, missing or already exists
+├── ArtifactError         an artifact is damaged, missing or can't be stored
+│   └── ArtifactExistsError  the name to commit under is taken
 └── WorkerError           a worker failed while training
 
 The command line prints `str(error)` and exits with `error.exit_code`; a traceback is never shown
@@ -86,7 +87,11 @@ class RunError(UserError):
 
 
 class ArtifactError(NexaError):
-    """An artifact is damaged, missing, or already exists."""
+    """An artifact is damaged, missing, or can't be stored."""
+
+
+class ArtifactExistsError(ArtifactError):
+    """The name to commit under belongs to an artifact already; artifacts are never replaced."""
 
 
 class WorkerError(NexaError):

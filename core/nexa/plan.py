@@ -7,7 +7,6 @@ the same plan is printed by a dry run and carried out by a launch.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from nexa.backend import Resources
 from nexa.errors import Problem, RecipeError
+from nexa.scheduler import Attempt
+from nexa.uris import absolute_uri
 from nexa.settings_report import SettingLine, refused_settings, settings_report
 
 if TYPE_CHECKING:
@@ -23,13 +24,12 @@ if TYPE_CHECKING:
     from nexa.plugins import PluginHost
     from nexa.recipe.load import LoadedRecipe
     from nexa.recipe.schema import Recipe
-    from nexa.scheduler import Attempt, Scheduler, Submission
+    from nexa.scheduler import Scheduler, Submission
     from nexa.settings import Settings
-    from nexa.specs import ArtifactStoreSpec, BackendSpec, ObserverSpec, SchedulerSpec
+    from nexa.specs import BackendSpec, PluginSpec
 
-PLAN_SCHEMA = 1
-
-_URI = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+EXAMPLE_RUN_ID = "RUN_ID"
+EXAMPLE_RENDEZVOUS = "FIRST_NODE:PORT"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +46,10 @@ class Plan:
     recipe_name: str
     recipe_path: Path
     backend: BackendSpec
-    scheduler: SchedulerSpec
-    store: ArtifactStoreSpec
+    scheduler: PluginSpec
+    store: PluginSpec
     store_uri: str
-    observers: Sequence[ObserverSpec]
+    observers: Sequence[PluginSpec]
     runs_dir: Path
     resources: Resources
     batch: BatchPlan
@@ -82,12 +82,26 @@ class Plan:
         """Return exactly what submitting `attempt` does. Pure."""
         return self.scheduler_plugin.plan(self.recipe, attempt, self.worker, self.resources)
 
+    def worker_argv(self, attempt: Attempt) -> list[str]:
+        """Return the command that starts one node's workers of `attempt`, for people to read.
+
+        Above one node FIRST_NODE:PORT stands for the meeting point that only the allocation knows.
+        """
+        from nexa.worker.command import worker_argv
+
+        return worker_argv(
+            asdict(self.worker),
+            attempt.run_dir,
+            attempt.number,
+            num_nodes=self.resources.num_nodes,
+            rendezvous=EXAMPLE_RENDEZVOUS if self.resources.num_nodes > 1 else None,
+        )
+
     def document(self) -> dict[str, Any]:
-        """The plan as JSON values: what `plan.json` holds but for the run's id, lineage and submission."""
+        """The plan as JSON values: what `plan.json` holds but for what each run adds to it."""
         return {
-            "schema": PLAN_SCHEMA,
             "recipe": self.recipe.document(),
-            "launch": {**asdict(self.worker), "env": dict(self.worker.env)},
+            "launch": asdict(self.worker),
             "resources": asdict(self.resources),
             "store": {"factory": self.store.factory, "uri": self.store_uri},
             "observers": [
@@ -115,7 +129,7 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings) -> 
     backend: Backend = host.create("backend", recipe.backend)
     scheduler_spec = host.spec("scheduler", recipe.scheduler)
     scheduler: Scheduler = host.create("scheduler", recipe.scheduler)
-    store_uri = absolute_uri(recipe.artifacts.store_uri or settings.store_uri)
+    store_uri = absolute_uri(recipe.artifacts.store_uri or settings.store_uri, Path.cwd())
     resources = resources_of(recipe)
     lines = settings_report(recipe, backend.settings(recipe))
 
@@ -134,7 +148,7 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings) -> 
         recipe_path=loaded.path,
         backend=backend_spec,
         scheduler=scheduler_spec,
-        store=host.spec("artifact-store", store_uri.partition("://")[0]),
+        store=host.spec("artifact-store", store_uri.partition(":")[0]),
         store_uri=store_uri,
         observers=tuple(host.spec("observer", name) for name in recipe.tracking.observers),
         runs_dir=settings.runs_dir,
@@ -157,11 +171,9 @@ def resources_of(recipe: Recipe) -> Resources:
     )
 
 
-def absolute_uri(place: str) -> str:
-    """A store's URI with its scheme; a plain folder becomes an absolute `file://` URI."""
-    if _URI.match(place):
-        return place
-    return Path(place).expanduser().absolute().as_uri()
+def example_attempt(runs_dir: Path) -> Attempt:
+    """The first attempt of a run whose id stands as RUN_ID, for printing commands before there is a run."""
+    return Attempt(run_id=EXAMPLE_RUN_ID, run_dir=runs_dir / EXAMPLE_RUN_ID, number=1)
 
 
 def _method_problems(recipe: Recipe, backend: BackendSpec) -> list[Problem]:

@@ -247,7 +247,7 @@ class PluginHost:
         hints.append(f"installed: {', '.join(known) or 'none'}")
         kinds = {spec.kind for owner in self._enabled for spec in owner.contents.specs if spec.name == name}
         if kinds:
-            hints.append(f"{name!r} is a {' and a '.join(sorted(kinds))}")
+            hints.append(f"a plugin of another kind has this name: {', '.join(sorted(kinds))}")
         if extra := extra_named(name):
             hints.append(f"to install it: {extra}")
         broken = [str(provider) for provider in self._enabled if provider.failure or not provider.loaded]

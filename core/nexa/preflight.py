@@ -19,7 +19,8 @@ def preflight(plan: Plan) -> None:
     """Raise UserError where the run or its checkpoints clearly can't be written."""
     complaints = [*_unwritable(plan.runs_dir), *_too_full(plan)]
     if complaints:
-        raise UserError("\n".join(complaint for complaint, _ in complaints), hint="; or ".join(hint for _, hint in complaints))
+        messages, hints = zip(*complaints, strict=True)
+        raise UserError("\n".join(messages), hint="; ".join(dict.fromkeys(hints)))
 
 
 def _unwritable(folder: Path) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
@@ -17,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from nexa.errors import UserError
+from nexa.uris import absolute_uri
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic_settings import BaseSettings
 
 PROJECT_FILE = "nexa.toml"
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +69,6 @@ def get_settings() -> Settings:
         runs_dir=here / settings.runs_dir.expanduser(),
         store_uri=absolute_uri(settings.store_uri, here),
     )
-
-
-def absolute_uri(value: str, base: Path) -> str:
-    """`value` as a URI: a path becomes `file://…`, counted from `base`; a URI stays."""
-    if _SCHEME.match(value):
-        return value
-    return Path(os.path.normpath(base / Path(value).expanduser())).as_uri()
 
 
 def user_config() -> Path:

@@ -32,11 +32,6 @@ class SettingLine:
     answer: Answer
     detail: str = ""
 
-    @property
-    def is_notable(self) -> bool:
-        """Whether a person should read this line: translated, or refused although it is set."""
-        return self.answer is Answer.TRANSLATED or (self.answer is Answer.REFUSED and self.is_set)
-
     def document(self) -> dict[str, Any]:
         """The line as JSON values."""
         return {

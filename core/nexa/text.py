@@ -74,7 +74,9 @@ def redactor(environment: Mapping[str, str] | None = None) -> Callable[[str], st
         if len(part.strip()) >= _SHORTEST_SECRET
     }
     # Longest first, so that a secret which contains another disappears whole.
-    known = re.compile("|".join(re.escape(value) for value in sorted(values, key=len, reverse=True))) if values else None
+    known = (
+        re.compile("|".join(re.escape(value) for value in sorted(values, key=len, reverse=True))) if values else None
+    )
 
     def redact(text: str) -> str:
         if known is not None:

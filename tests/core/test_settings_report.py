@@ -65,7 +65,7 @@ def test_a_refused_field_that_is_set_is_a_problem(changes: dict[str, Any], path:
 def test_a_refused_field_left_at_its_default_is_none(path: str) -> None:
     lines = settings_report(recipe(training={"precision": "fp32"}), answers(one=refuse(path)))
     assert refused_settings(lines, backend="echo") == []
-    assert not line(lines, path).is_notable
+    assert not line(lines, path).is_set
 
 
 def test_a_missing_answer_is_a_refusal() -> None:
@@ -85,10 +85,9 @@ def test_a_backend_answers_for_its_own_options_alone() -> None:
     assert problem.path == "plugin_options"
 
 
-def test_a_translated_setting_is_notable() -> None:
+def test_a_translated_setting_says_how() -> None:
     translated = SettingAnswer(path="training.seed", answer=Answer.TRANSLATED, detail="seed_everything=42")
     lines = settings_report(recipe(), answers(one=translated))
-    assert line(lines, "training.seed").is_notable
     assert line(lines, "training.seed").document() == {
         "path": "training.seed",
         "value": 42,

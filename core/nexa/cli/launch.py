@@ -8,38 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nexa.recipe.flags import recipe_flags
+from nexa.recipe.flags import OptionalBooleanCommand, optional_boolean, seed_flags
 
 if TYPE_CHECKING:
     from nexa.plan import Plan
     from nexa.recipe.load import LoadedRecipe
     from nexa.runs.store import Run
 
-_MODES = ("v1", "v2", "v3")
 
-
-class _LaunchCommand(click.Command):
-    """Lets `--dry-run` stand alone or take true or false, without swallowing a recipe's name."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        joined: list[str] = []
-        for argument in args:
-            if joined and joined[-1] == "--dry-run" and argument in ("true", "false"):
-                joined[-1] = f"--dry-run={argument}"
-            else:
-                joined.append(argument)
-        return super().parse_args(ctx, ["--dry-run=true" if word == "--dry-run" else word for word in joined])
-
-
-@click.command(cls=_LaunchCommand)
+@click.command(cls=OptionalBooleanCommand)
 @click.argument("arguments", nargs=-1, metavar="[RECIPE] [KEY.PATH=VALUE]...")
-@click.option("--config-mode", type=click.Choice(_MODES), help="Shipped recipe: v1 stability, v2 performance, v3 full run.")
-@recipe_flags
-@click.option(
+@seed_flags
+@optional_boolean(
     "--dry-run",
-    type=click.Choice(["true", "false"]),
-    default="false",
-    help="Check everything, load the data, show plan and first batch; start nothing. Alone it means true.",
+    default=False,
+    help="Check everything, load the data, show plan and first batch; start nothing.",
 )
 @click.option("--explain", is_flag=True, help="Show plan and exact commands; load no data, start nothing.")
 @click.option(
@@ -51,7 +34,7 @@ class _LaunchCommand(click.Command):
 def command(
     arguments: tuple[str, ...],
     config_mode: str | None,
-    dry_run: str,
+    dry_run: bool,
     explain: bool,
     follow: bool | None,
     as_json: bool,
@@ -74,7 +57,7 @@ def command(
     plan = make_plan(loaded, host=get_host(), settings=get_settings())
     if explain:
         return _explain(plan, as_json=as_json)
-    if dry_run == "true":
+    if dry_run:
         return _dry_run(plan, as_json=as_json)
     return _launch(plan, follow=follow, as_json=as_json)
 
@@ -133,12 +116,11 @@ def _dry_run(plan: Plan, *, as_json: bool) -> int:
 
 
 def _launch(plan: Plan, *, follow: bool | None, as_json: bool) -> int:
-    from nexa.cli.output import print_json
     from nexa.launching import launch_plan
 
     run = launch_plan(plan)
     if as_json:
-        return _report_json(run, wait=bool(follow))
+        return _report(run, wait=bool(follow))
     click.echo(f"run {run.run_id}\n  in {run.path}")
     if follow if follow is not None else sys.stdout.isatty():
         from nexa.cli.follow import follow as follow_run
@@ -146,3 +128,14 @@ def _launch(plan: Plan, *, follow: bool | None, as_json: bool) -> int:
         return follow_run(run)
     click.echo(f"  watch: nexa logs -f {run.run_id}\n  stop:  nexa stop {run.run_id}")
     return 0
+
+
+def _report(run: Run, *, wait: bool) -> int:
+    """Print the run as JSON, with `wait` after its end; exit code 1 when it did not complete."""
+    from nexa.api import wait_until_ended
+    from nexa.cli.output import print_json
+    from nexa.runs.state import State, run_status
+
+    status = wait_until_ended(run) if wait else run_status(run)
+    print_json({"run_id": run.run_id, "run_dir": run.path, "status": status})
+    return 1 if wait and status.state is not State.COMPLETED else 0

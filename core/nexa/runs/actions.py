@@ -1,0 +1,159 @@
+"""What can be done to a run: start an attempt, stop, kill, resume. Used by the command line and others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from nexa.backend import LaunchSpec, Resources
+from nexa.errors import NexaError, RunError
+from nexa.files import write_json, write_json_once
+from nexa.runs.state import RunStatus, State, job_of, run_status
+from nexa.runs.store import AttemptFolder, Run
+from nexa.scheduler import Attempt, JobRef, Scheduler, Submission
+from nexa.worker.processes import processes_of
+
+if TYPE_CHECKING:
+    from nexa.artifacts import ArtifactStore
+    from nexa.recipe.schema import Recipe
+
+
+def submit_attempt(run: Run, attempt: Attempt, scheduler: Scheduler, submission: Submission) -> JobRef:
+    """Hand a new attempt to its scheduler and record the job.
+
+    When the scheduler refuses, the attempt is recorded as failed with the scheduler's words, and the
+    error is raised again.
+    """
+    folder = AttemptFolder(run.path, attempt.number)
+    try:
+        job = scheduler.submit(attempt, submission)
+    except NexaError as error:
+        _record_end(folder, State.FAILED, f"it could not be started: {error.message}")
+        raise
+    write_json(folder.path / "job.json", asdict(job))
+    return job
+
+
+def stop(run: Run, *, reason: str = "stopped by the user") -> RunStatus:
+    """Ask a run to save a checkpoint at its next step and end; returns at once with its status.
+
+    Raises RunError when the run has ended already.
+    """
+    attempt, status = _active_attempt(run, "stop")
+    attempt.request("stop", reason)
+    job = job_of(attempt)
+    if job is not None:
+        _scheduler(job.scheduler).cancel(job, force=False)
+    return status
+
+
+def kill(run: Run, *, reason: str = "killed by the user") -> RunStatus:
+    """End all processes of a run at once, without a checkpoint; returns when they are gone.
+
+    Raises RunError when the run has ended already, NexaError when processes resist.
+    """
+    attempt, _ = _active_attempt(run, "kill")
+    attempt.request("kill", reason)
+    job = job_of(attempt)
+    if job is not None:
+        _scheduler(job.scheduler).cancel(job, force=True)
+    if not processes_of(run.path, attempt.number):
+        _record_end(attempt, State.KILLED, reason)
+    return run_status(run)
+
+
+def resume(run: Run, *, force: bool = False) -> Attempt:
+    """Start a new attempt from the run's newest checkpoint, or from the beginning if it has none.
+
+    The worker verifies the checkpoint and falls back to the one before when it is damaged. Of two
+    resumes at once, one wins. Raises RunError when the run is complete or may still be alive;
+    `force` resumes a run of another machine that only looks lost.
+    """
+    previous = run.latest_attempt
+    status = run_status(run)
+    _refuse_resume(run, status, force=force)
+    checkpoint = newest_checkpoint(run)
+    number = previous.number + 1 if previous else 1
+    plan = run.plan
+    scheduler = _scheduler(run.document["scheduler"])
+    submission = scheduler.plan(
+        recipe_from_document(plan["recipe"]),
+        Attempt(run_id=run.run_id, run_dir=run.path, number=number),
+        LaunchSpec(**plan["launch"]),
+        Resources(**plan["resources"]),
+    )
+    reason = f"resumed from {checkpoint or 'the beginning, since it has no checkpoint'}"
+    attempt = run.create_attempt(number, resume_from=checkpoint, reason=reason)
+    submit_attempt(run, attempt, scheduler, submission)
+    return attempt
+
+
+def _refuse_resume(run: Run, status: RunStatus, *, force: bool) -> None:
+    if status.state is State.COMPLETED:
+        raise RunError(
+            f"run {run.run_id} is complete ({status.step} steps); there is nothing to resume",
+            hint=f"start a new one from its recipe: nexa launch {run.path / 'recipe.yaml'} training.max_steps=…",
+        )
+    if status.active and not (force and status.state in (State.PROBABLY_LOST, State.STALE)):
+        hint = f"stop it first: nexa stop --wait {run.run_id}"
+        if status.state is State.PROBABLY_LOST:
+            hint = f"if you know that it is dead: nexa resume --force {run.run_id}"
+        raise RunError(f"run {run.run_id} may still be alive ({status.state})", hint=hint)
+    alive = processes_of(run.path)
+    if alive:
+        raise RunError(
+            f"processes of run {run.run_id} are still alive: {', '.join(map(str, alive))}",
+            hint=f"wait for them, or end them: nexa kill {run.run_id}",
+        )
+
+
+def newest_checkpoint(run: Run) -> str | None:
+    """Name of the run's newest checkpoint artifact, None when it has none. Raises NexaError."""
+    names = [artifact.name for artifact in open_store(run).list(f"checkpoints/{run.run_id}")]
+    return max(names, default=None)
+
+
+def open_store(run: Run) -> ArtifactStore:
+    """The artifact store the run commits to. Raises NexaError when it can't be opened."""
+    from nexa.worker.checkpoints import load_store
+
+    return load_store(run.plan["store"])
+
+
+def recipe_from_document(document: Mapping[str, Any]) -> Recipe:
+    """The recipe that `Recipe.document()` wrote; validated, plugin sections kept as they are."""
+    from nexa.recipe.schema import Recipe
+
+    own = {key: value for key, value in document.items() if key in Recipe.model_fields}
+    plugin_options = {key: value for key, value in document.items() if key not in Recipe.model_fields}
+    return Recipe.model_validate({**own, "plugin_options": plugin_options})
+
+
+def _scheduler(name: str) -> Scheduler:
+    from nexa.plugins import get_host
+
+    scheduler: Scheduler = get_host().create("scheduler", name)
+    return scheduler
+
+
+def _active_attempt(run: Run, verb: str) -> tuple[AttemptFolder, RunStatus]:
+    """The attempt to act on; processes that outlived a lost run count as alive."""
+    attempt = run.latest_attempt
+    status = run_status(run)
+    if attempt is None or not (status.active or processes_of(run.path, attempt.number)):
+        raise RunError(
+            f"run {run.run_id} is not running: {status.state}{f' ({status.reason})' if status.reason else ''}",
+            hint=f"there is nothing to {verb}; see: nexa show {run.run_id}",
+        )
+    return attempt, status
+
+
+def _record_end(attempt: AttemptFolder, state: State, reason: str) -> None:
+    """Write the exit record unless there is one."""
+    document = {"exit_code": None, "signal": None, "state": str(state), "reason": reason, "ended_at": time.time()}
+    try:
+        write_json_once(attempt.path / "exit.json", document)
+    except OSError as error:
+        raise NexaError(f"the end can't be recorded in {attempt.path}: {error.strerror or error}") from error

@@ -1,0 +1,279 @@
+"""Run directories: made once, found by id, by the start of an id, by name, or as `latest`.
+
+The layout (docs/reference/run-directory.md) is the interface between processes and machines. Files
+are written whole and once; nothing here locks, so it works on shared file systems.
+"""
+
+from __future__ import annotations
+
+import base64
+import getpass
+import os
+import re
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nexa.errors import RunError, UserError
+from nexa.files import read_json, write_json, write_json_once
+from nexa.scheduler import Attempt
+from nexa.worker.identity import ProcessIdentity
+
+RUN_SCHEMA = 1
+PLAN_SCHEMA = 1
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class AttemptFolder:
+    """`attempts/<number>/` of a run: what is known of one try, as files."""
+
+    def __init__(self, run_dir: Path, number: int) -> None:
+        self.run_dir = run_dir
+        self.number = number
+        self.path = run_dir / "attempts" / str(number)
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """Return one of the attempt's JSON files by its name without suffix, None when absent."""
+        return read_json(self.path / f"{name}.json")
+
+    def workers(self) -> dict[int, ProcessIdentity]:
+        """Identities of the worker processes by rank, as far as they have started."""
+        found: dict[int, ProcessIdentity] = {}
+        for path in (self.path / "workers").glob("*.json"):
+            identity = ProcessIdentity.from_document(read_json(path) or {})
+            if identity is not None and path.stem.isdigit():
+                found[int(path.stem)] = identity
+        return found
+
+    def identity(self, name: str) -> ProcessIdentity | None:
+        """The process recorded in one of the attempt's files, None when absent."""
+        document = self.read(name)
+        return ProcessIdentity.from_document(document) if document else None
+
+    @property
+    def events_path(self) -> Path:
+        """Event file of rank 0."""
+        return self.run_dir / "events" / f"{self.number}-0.jsonl"
+
+    def request(self, what: str, reason: str) -> None:
+        """Leave a request ("stop" or "kill") for the attempt; the first one stays. Raises RunError."""
+        try:
+            write_json_once(self.path / what, {"reason": reason, "requested_at": time.time()})
+        except OSError as error:
+            raise RunError(
+                f"the request can't be written to {self.path}: {error.strerror or error}",
+                hint=f"runs belong to the user who started them; check the folder: ls -ld {self.path}",
+            ) from error
+
+    def requested(self, what: str) -> dict[str, Any] | None:
+        """The request of this kind, None when there is none."""
+        return read_json(self.path / what)
+
+
+class Run:
+    """One run directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.run_id = path.name
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """`run.json`: what never changes about the run. Raises RunError when it is damaged."""
+        document = read_json(self.path / "run.json")
+        if document is None:
+            raise RunError(f"run {self.run_id} has no readable run.json in {self.path}")
+        if document.get("schema") != RUN_SCHEMA:
+            raise RunError(
+                f"run {self.run_id} was written in run format {document.get('schema')}, this Nexa reads {RUN_SCHEMA}",
+                hint=f"it was launched by nexa {document.get('nexa_version')}; use that version",
+            )
+        return document
+
+    @cached_property
+    def plan(self) -> dict[str, Any]:
+        """`plan.json`: what the workers do. Raises RunError when it is damaged."""
+        document = read_json(self.path / "plan.json")
+        if document is None:
+            raise RunError(f"run {self.run_id} has no readable plan.json in {self.path}")
+        return document
+
+    @property
+    def name(self) -> str:
+        """The run's name, part of its id."""
+        return str(self.document["name"])
+
+    @property
+    def attempts(self) -> Sequence[AttemptFolder]:
+        """All attempts, oldest first."""
+        try:
+            names = [path.name for path in (self.path / "attempts").iterdir()]
+        except FileNotFoundError:
+            return []
+        return [AttemptFolder(self.path, number) for number in sorted(int(name) for name in names if name.isdigit())]
+
+    @property
+    def latest_attempt(self) -> AttemptFolder | None:
+        """The newest attempt, None before the first."""
+        attempts = self.attempts
+        return attempts[-1] if attempts else None
+
+    def create_attempt(self, number: int, *, resume_from: str | None, reason: str) -> Attempt:
+        """Begin attempt `number`; of several processes that try at once, one succeeds.
+
+        resume_from: name of the checkpoint artifact to continue from, None for a fresh start.
+        Raises RunError when the attempt exists, UserError when the folder can't be written.
+        """
+        folder = self.path / "attempts"
+        document = {
+            "number": number,
+            "created_at": time.time(),
+            "resume_from": resume_from,
+            "reason": reason,
+            "launcher": ProcessIdentity.current().document(),
+        }
+        prepared = folder / f".{number}-{secrets.token_hex(6)}"
+        try:
+            (prepared / "workers").mkdir(parents=True)
+            write_json(prepared / "attempt.json", document)
+            # Renaming onto a folder that holds files fails, so an attempt appears whole and once.
+            prepared.rename(folder / str(number))
+        except OSError as error:
+            shutil.rmtree(prepared, ignore_errors=True)
+            if (folder / str(number)).exists():
+                raise RunError(
+                    f"attempt {number} of run {self.run_id} was started by another command at this moment",
+                    hint=f"see it with: nexa show {self.run_id}",
+                ) from None
+            raise _unwritable(folder, error) from error
+        return Attempt(run_id=self.run_id, run_dir=self.path, number=number)
+
+
+class RunStore:
+    """The folder that holds all runs; it need not exist until the first is created."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    def reserve(self, name: str) -> Run:
+        """Make an empty run directory with a new id; the run is listed once it is `fill`ed.
+
+        The id sorts by time and is unique: its folder is created exclusively. Raises UserError for
+        a name that can't be part of an id or a folder that can't be written.
+        """
+        if not _NAME.fullmatch(name):
+            raise UserError(
+                f"{name!r} can't be a run's name",
+                hint="use letters, digits, '.', '_' and '-', at most 64, starting with a letter or digit",
+            )
+        while True:
+            stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+            suffix = base64.b32encode(secrets.token_bytes(4)).decode("ascii")[:6].lower()
+            path = self.root / f"{stamp}-{name}-{suffix}"
+            try:
+                self.root.mkdir(parents=True, exist_ok=True)
+                path.mkdir()
+                for folder in ("attempts", "events", "logs", "checkpoints"):
+                    (path / folder).mkdir()
+            except FileExistsError:
+                if self.root.is_dir():
+                    continue
+                raise UserError(f"{self.root} is a file; runs need a folder", hint=_RUNS_DIR_HINT) from None
+            except OSError as error:
+                raise _unwritable(self.root, error) from error
+            return Run(path)
+
+    def fill(self, run: Run, *, document: Mapping[str, Any], recipe_yaml: str, plan: Mapping[str, Any]) -> None:
+        """Write the documents of a reserved run; on failure its folder is removed.
+
+        `document` becomes run.json; schema, run_id, created_at, host and user are added. To `plan`,
+        schema and run_id are added. Raises UserError when they can't be written.
+        """
+        identity = {
+            "schema": RUN_SCHEMA,
+            "run_id": run.run_id,
+            "created_at": time.time(),
+            "host": socket.gethostname(),
+            "user": _user(),
+        }
+        try:
+            (run.path / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
+            write_json(run.path / "plan.json", {"schema": PLAN_SCHEMA, "run_id": run.run_id, **plan})
+            # Last: a folder without run.json is no run.
+            write_json(run.path / "run.json", {**identity, **document})
+        except OSError as error:
+            shutil.rmtree(run.path, ignore_errors=True)
+            raise _unwritable(run.path, error) from error
+
+    def create(self, name: str, *, document: Mapping[str, Any], recipe_yaml: str, plan: Mapping[str, Any]) -> Run:
+        """`reserve` and `fill` in one, for callers whose plan does not depend on the run's folder."""
+        run = self.reserve(name)
+        self.fill(run, document={"name": name, **document}, recipe_yaml=recipe_yaml, plan=plan)
+        return run
+
+    def list(self) -> Sequence[Run]:
+        """Return all runs, newest first."""
+        try:
+            names = sorted((path.name for path in self.root.iterdir()), reverse=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise UserError(f"runs in {self.root} can't be read: {error.strerror}", hint=_RUNS_DIR_HINT) from error
+        return [Run(self.root / name) for name in names if (self.root / name / "run.json").is_file()]
+
+    def open(self, reference: str) -> Run:
+        """Find one run: `latest`, an id, the unique start of an id, or the newest of a name.
+
+        Raises RunError, naming what there is, when none or several match.
+        """
+        runs = self.list()
+        if not runs:
+            raise RunError(f"there are no runs in {self.root}", hint="start one with: nexa launch quickstart")
+        if reference == "latest":
+            return runs[0]
+        for run in runs:
+            if run.run_id == reference:
+                return run
+        matching = [run for run in runs if reference and run.run_id.startswith(reference)]
+        if len(matching) == 1:
+            return matching[0]
+        if not matching:
+            for run in runs:
+                if _name_in_id(run.run_id) == reference:
+                    return run
+        raise _no_single_run(reference, matching, runs)
+
+
+_RUNS_DIR_HINT = "choose another folder: set NEXA_RUNS_DIR, or runs_dir in nexa.toml"
+
+
+def _name_in_id(run_id: str) -> str:
+    """The name in `YYYYMMDD-HHMMSS-<name>-<suffix>`."""
+    return run_id[16:].rpartition("-")[0]
+
+
+def _no_single_run(reference: str, matching: Sequence[Run], runs: Sequence[Run]) -> RunError:
+    shown = ", ".join(run.run_id for run in (matching or runs)[:5])
+    more = ", …" if len(matching or runs) > 5 else ""
+    if matching:
+        return RunError(
+            f"{reference!r} is the start of {len(matching)} runs: {shown}{more}", hint="type more of the id"
+        )
+    return RunError(f"there is no run {reference!r}", hint=f"newest runs: {shown}{more}; all: nexa runs")
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"runs can't be written to {path}: {error.strerror or error}", hint=_RUNS_DIR_HINT)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

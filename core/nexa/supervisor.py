@@ -1,0 +1,240 @@
+"""`python -m nexa.supervisor [--detach] RUN_DIR ATTEMPT`: starts an attempt's workers and records their end.
+
+A supervisor outlives the terminal that started it. SIGTERM asks the workers to stop at a checkpoint;
+how the attempt ended is written once, to exit.json. Standard library only, but for structlog.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from nexa.errors import NexaError, UserError, WorkerError
+from nexa.files import ReservedFile, read_json, write_json_once
+from nexa.logs import configure_logging
+from nexa.worker.command import worker_argv, worker_environment
+from nexa.worker.identity import ProcessIdentity
+from nexa.worker.output import redirect_to
+from nexa.worker.place import WorkerPlace
+from nexa.worker.processes import end_processes
+from nexa.worker.session import read_plan
+
+# Workers whose starter was killed get this long to save a checkpoint before they are killed too.
+ORPHAN_GRACE_SECONDS = 30.0
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_ELASTIC_EXIT = re.compile(r"exitcode\s*:\s*-(\d+)\s*\(pid: \d+\)")
+
+_log = logging.getLogger("nexa.supervisor")
+
+
+class Supervisor:
+    """Starts the workers of one attempt on this machine and waits for their end."""
+
+    def __init__(self, place: WorkerPlace) -> None:
+        self._place = place
+        self._plan = read_plan(place.run_dir)
+        self._exit_file = ReservedFile(place.attempt_dir / "exit.json")
+        self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_writer, False)
+        self._signal: str | None = None
+
+    def claim(self) -> None:
+        """Become the one supervisor of the attempt. Raises UserError when there is one already."""
+        identity = ProcessIdentity.current().document()
+        if not write_json_once(self._place.attempt_dir / "supervisor.json", identity):
+            self._exit_file.release()
+            raise UserError(
+                f"attempt {self._place.attempt} of {self._place.run_dir.name} already has a supervisor",
+                hint="a supervisor is started once; to try again: nexa resume",
+            )
+
+    def run(self) -> int:
+        """Start the workers, wait, record; return the exit code of the workers."""
+        for number in _STOP_SIGNALS:
+            signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
+        try:
+            workers = self._start()
+        except OSError as error:
+            reason = f"the workers can't be started with {self._plan['launch']['python']}: {error.strerror or error}"
+            _log.error(reason)
+            self._record(1, None, "failed", reason)
+            return 1
+        code = self._wait(workers)
+        left = end_processes(
+            self._place.run_dir, self._place.attempt, grace_seconds=ORPHAN_GRACE_SECONDS, spare={os.getpid()}
+        )
+        if left:
+            _log.error("processes %s can't be ended", left)
+        state, reason = conclude(self._place.attempt_dir, code, self._log_tail())
+        _log.info("attempt %d ended: %s %s", self._place.attempt, state, reason)
+        self._record(code, -code if code < 0 else None, state, reason)
+        return 128 - code if code < 0 else code
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        launch = self._plan["launch"]
+        argv = worker_argv(launch, self._place.run_dir, self._place.attempt)
+        environment = worker_environment(os.environ, launch, self._place.run_dir, self._place.attempt)
+        _log.info("starting workers", extra={"argv": argv})
+        return subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signal = signal.Signals(number).name
+
+    def _wait(self, workers: subprocess.Popen[bytes]) -> int:
+        """Wait for the end of the workers; pass a signal on as a stop request."""
+        while True:
+            code = workers.poll()
+            if code is not None:
+                return code
+            if self._signal is not None:
+                self._request_stop(f"{self._signal} received by the supervisor")
+                self._signal = None
+            select.select([self._wake_reader], [], [], 60.0)
+            while select.select([self._wake_reader], [], [], 0)[0]:
+                os.read(self._wake_reader, 4096)
+
+    def _request_stop(self, reason: str) -> None:
+        try:
+            write_json_once(self._place.attempt_dir / "stop", {"reason": reason, "requested_at": time.time()})
+        except OSError as error:
+            _log.error("the stop request can't be written: %s", error)
+
+    def _log_tail(self) -> str:
+        """End of the supervisor's log, where torchrun says how its ranks ended."""
+        path = supervisor_log(self._place.run_dir, self._place.attempt)
+        try:
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - 16384))
+                return file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+
+    def _record(self, code: int, signal_number: int | None, state: str, reason: str) -> None:
+        document = {
+            "exit_code": 128 - code if code < 0 else code,
+            "signal": signal.Signals(signal_number).name if signal_number else None,
+            "state": state,
+            "reason": reason,
+            "ended_at": time.time(),
+        }
+        try:
+            self._exit_file.write_once(document)
+        except OSError as error:
+            _log.error("the end can't be recorded: %s", error)
+
+
+def supervisor_log(run_dir: Path, attempt: int) -> Path:
+    """Where the supervisor, and torchrun below it, print."""
+    return run_dir / "logs" / f"{attempt}-supervisor.log"
+
+
+def conclude(attempt_dir: Path, code: int, log_tail: str = "") -> tuple[str, str]:
+    """Return state and reason of an attempt whose workers ended.
+
+    code: exit code of the worker or of torchrun, negative for a signal. log_tail: what torchrun
+    printed last. The workers' own records count most.
+    """
+    kill = read_json(attempt_dir / "kill")
+    result = read_json(attempt_dir / "result.json")
+    error = read_json(attempt_dir / "error.json")
+    if code == 0 and result is not None:
+        return str(result["state"]), str(result.get("reason") or "")
+    if kill is not None:
+        return "killed", str(kill.get("reason", ""))
+    if error is not None:
+        return "failed", _failure_text(error)
+    rank_signal = _ELASTIC_EXIT.search(log_tail)
+    number = -code if code < 0 else int(rank_signal.group(1)) if rank_signal else None
+    if number is not None:
+        return "failed", _signal_text(number)
+    if code == 0:
+        return "failed", "the workers ended without a result"
+    return "failed", f"the workers ended with exit code {code}"
+
+
+def _failure_text(error: Mapping[str, Any]) -> str:
+    hint = error.get("hint")
+    return f"{error.get('message', '')} ({hint})" if hint else str(error.get("message", ""))
+
+
+def _signal_text(number: int) -> str:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    causes = {
+        "SIGKILL": "; often the machine ran out of memory",
+        "SIGBUS": "; often a full disk or shared memory",
+        "SIGSEGV": "; a crash in compiled code",
+        "SIGILL": "; compiled code for another processor",
+    }
+    return f"a worker was killed by {name}{causes.get(name, '')}"
+
+
+def _detach() -> int:
+    """Fork into a session of its own; returns, in the child only, the descriptor that reports success.
+
+    The parent waits for the child's word and exits 0 once it supervises, or 1 with its error.
+    """
+    reader, writer = os.pipe()
+    if os.fork():
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            answer = pipe.read()
+        if answer != b"ok":
+            sys.stderr.write(answer.decode("utf-8", "replace"))
+        os._exit(0 if answer == b"ok" else 1)
+    os.close(reader)
+    os.setsid()
+    return writer
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Supervise one attempt; return the workers' exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    detach = "--detach" in arguments
+    try:
+        place = WorkerPlace.from_command([word for word in arguments if word != "--detach"], {})
+        report = _detach() if detach else None
+        supervisor = _prepare(place, report)
+    except NexaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return supervisor.run()
+
+
+def _prepare(place: WorkerPlace, report: int | None) -> Supervisor:
+    """Become the attempt's supervisor, and tell the detaching parent how that went. Raises NexaError."""
+    try:
+        redirect_to(supervisor_log(place.run_dir, place.attempt))
+        configure_logging(sys.stderr, run_id=place.run_dir.name, attempt=place.attempt, rank="supervisor")
+        try:
+            supervisor = Supervisor(place)
+        except OSError as error:
+            raise WorkerError(f"the run folder {place.run_dir} can't be written: {error.strerror or error}") from error
+        supervisor.claim()
+    except NexaError as error:
+        if report is not None:
+            os.write(report, f"error: {error}\n".encode())
+        raise
+    if report is not None:
+        os.write(report, b"ok")
+        os.close(report)
+    return supervisor
+
+
+if __name__ == "__main__":
+    sys.exit(main())

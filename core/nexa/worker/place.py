@@ -1,0 +1,55 @@
+"""Which worker this process is: run, attempt and rank. Standard library only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nexa.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerPlace:
+    """One worker of one attempt; 0 ≤ rank < world_size, local_rank counts on this machine."""
+
+    run_dir: Path
+    attempt: int
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+
+    @classmethod
+    def from_command(cls, argv: Sequence[str], environment: Mapping[str, str]) -> WorkerPlace:
+        """Read RUN_DIR and ATTEMPT from the command line, the ranks from what torchrun sets.
+
+        Raises UserError for anything else.
+        """
+        if len(argv) != 2 or not argv[1].isdigit():
+            raise UserError("a worker is started with a run folder and an attempt", hint="nexa launch does that")
+        run_dir = Path(argv[0])
+        if not (run_dir / "attempts" / argv[1]).is_dir():
+            raise UserError(f"{run_dir} has no attempt {argv[1]}", hint="start runs with: nexa launch")
+        return cls(
+            run_dir=Path(os.path.abspath(run_dir)),  # noqa: PTH100 - a link in the path stays as the user wrote it
+            attempt=int(argv[1]),
+            rank=int(environment.get("RANK", "0")),
+            local_rank=int(environment.get("LOCAL_RANK", "0")),
+            world_size=int(environment.get("WORLD_SIZE", "1")),
+        )
+
+    @property
+    def attempt_dir(self) -> Path:
+        """`attempts/<number>/`."""
+        return self.run_dir / "attempts" / str(self.attempt)
+
+    @property
+    def events_path(self) -> Path:
+        """This worker's own event file."""
+        return self.run_dir / "events" / f"{self.attempt}-{self.rank}.jsonl"
+
+    @property
+    def log_path(self) -> Path:
+        """This worker's own log."""
+        return self.run_dir / "logs" / f"{self.attempt}-{self.rank}.log"

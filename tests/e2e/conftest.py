@@ -1,0 +1,25 @@
+"""Workspaces for the end-to-end tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from workspace import Workspace, end_all, make_workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    """A workspace of one test; its runs are ended afterwards."""
+    made = make_workspace(tmp_path / "work")
+    yield made
+    end_all(made)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """A workspace of one module, for tests that only read or are refused."""
+    made = make_workspace(tmp_path_factory.mktemp("e2e") / "work")
+    yield made
+    end_all(made)
