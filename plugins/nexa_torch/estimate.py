@@ -144,7 +144,7 @@ def _from_gguf(source: ModelSource) -> ModelSizes:
     heads, width = number("attention.head_count"), number("embedding_length")
     key_length = header.values.get(f"{family}.attention.key_length")
     return ModelSizes(
-        vocabulary=number("vocab_size"),
+        vocabulary=header.array_lengths["tokenizer.ggml.tokens"],
         width=width,
         layers=number("block_count"),
         heads=heads,
