@@ -14,9 +14,26 @@ from typing import Any
 from nexa.text import REDACTED, is_secret_name, redact
 
 # Variables that change what training computes or how fast; others are not recorded.
-_RECORDED = tuple(
-    "CUDA_ HIP_ ROCR_ OMP_ MKL_ KMP_ OPENBLAS_ ONEDNN_ TORCH PYTORCH NCCL_ GLOO_ HF_ TRANSFORMERS_ SLURM_ NEXA_ "
-    "MALLOC_ LD_PRELOAD PYTHONHASHSEED".split()
+_RECORDED = (
+    "CUDA_",
+    "HIP_",
+    "ROCR_",
+    "OMP_",
+    "MKL_",
+    "KMP_",
+    "OPENBLAS_",
+    "ONEDNN_",
+    "TORCH",
+    "PYTORCH",
+    "NCCL_",
+    "GLOO_",
+    "HF_",
+    "TRANSFORMERS_",
+    "SLURM_",
+    "NEXA_",
+    "MALLOC_",
+    "LD_PRELOAD",
+    "PYTHONHASHSEED",
 )
 
 
@@ -75,7 +92,7 @@ def gpu_names() -> list[str]:
 
 
 def _packages() -> dict[str, str]:
-    versions = {}
+    versions: dict[str, str] = {}
     for distribution in metadata.distributions():
         name = distribution.metadata["Name"]
         if name:
