@@ -26,6 +26,7 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
 )
 T = TypeVar("T")
+Signature = frozenset[tuple[str, int, int, int]]
 
 
 @dataclass
@@ -59,6 +60,13 @@ def scan(folder: Path) -> Tree:
             else:
                 tree.files[path] = status
     return tree
+
+
+def signature(folder: Path) -> Signature:
+    """What changes when any file of a folder is replaced or written to; no file is read."""
+    tree = scan(folder)
+    odd = {(damage.file, 0, 0, 0) for damage in tree.oddities}
+    return frozenset(odd | {(path, s.st_ino, s.st_size, s.st_mtime_ns) for path, s in tree.files.items()})
 
 
 def in_parallel(task: Callable[[Any], T], items: Iterable[Any]) -> list[T]:

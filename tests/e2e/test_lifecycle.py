@@ -61,7 +61,7 @@ def reference(home: Workspace) -> Path:
     """A run that nothing disturbed."""
     outcome = home.nexa("launch", "tiny.yaml", LONG, SPARSE, "--run-name", "reference", "--json", "--follow")
     assert outcome.exit_code == 0, outcome.out + outcome.err
-    assert outcome.json["status"]["state"] == "completed"
+    assert outcome.json["state"] == "completed"
     return home.runs_dir / outcome.json["run_id"]
 
 

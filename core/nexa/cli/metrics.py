@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -88,11 +89,10 @@ def _print_tables(training: MetricTable, evaluation: MetricTable, names: Sequenc
         first = False
         rows = [(point["step"], *(units.figure(point["values"].get(name)) for name in columns)) for point in points]
         table(("step", *columns), rows, right=("step", *columns))
-    for name, (steps, values) in {name: training.series(name) for name in names if name == "loss"}.items():
-        if len(values) > 2:
-            click.echo(
-                f"\n{name} {units.figure(values[0])} → {units.figure(values[-1])}, steps {steps[0]}–{steps[-1]}  {sparkline(values)}"
-            )
+    steps, values = training.series("loss") if "loss" in names else ([], [])
+    if len(values) > 2:
+        change = f"{units.figure(values[0])} → {units.figure(values[-1])}"
+        click.echo(f"\nloss {change}, steps {steps[0]}–{steps[-1]}  {sparkline(values)}")
 
 
 def sparkline(values: Sequence[float], *, width: int = 40) -> str:
@@ -100,7 +100,7 @@ def sparkline(values: Sequence[float], *, width: int = 40) -> str:
     blocks = "▁▂▃▄▅▆▇█"
     count = min(width, len(values))
     bounds = [index * len(values) // count for index in range(count + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in zip(bounds, bounds[1:], strict=False)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(bounds)]
     low, high = min(means), max(means)
     span = (high - low) or 1.0
     return "".join(blocks[min(7, int((mean - low) / span * 8))] for mean in means)

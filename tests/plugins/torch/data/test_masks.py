@@ -20,7 +20,7 @@ MULTI = [
     {"role": "user", "content": "Hi!\n\nHow are  you?"},
     {"role": "assistant", "content": "Très bien, 日本 🙂"},
     {"role": "user", "content": "And\tnow? 👩‍👩‍👧"},
-    {"role": "assistant", "content": "  Still fine.\n\n"},
+    {"role": "assistant", "content": "Still fine.\n\n"},
 ]
 
 LLAMA2 = (
@@ -76,8 +76,8 @@ def test_chat_model_trains_answers_and_terminators(
 
 
 def test_token_shared_by_prompt_and_answer_is_trained(smollm2: Any) -> None:
-    messages = [SINGLE[0], {"role": "assistant", "content": "\nFour."}]
-    assert _trained_texts(smollm2, messages) == ["\n\nFour.<|im_end|>"]
+    messages = [SINGLE[0], {"role": "assistant", "content": "  Four."}]
+    assert _trained_texts(smollm2, messages) == ["\n  Four.<|im_end|>"]
 
 
 @pytest.mark.parametrize("name", ["smollm2", "byte_tokenizer"])
