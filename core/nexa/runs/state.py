@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from nexa.runs.store import AttemptFolder, Run
 from nexa.scheduler import JobRef, JobState, JobStatus
-from nexa.worker.identity import Liveness
+from nexa.worker.identity import Liveness, ProcessIdentity, uptime_seconds
 
 STALE_AFTER_SECONDS = 60.0
 PROBABLY_LOST_AFTER_SECONDS = 600.0
@@ -124,7 +124,7 @@ def _remote(evidence: Evidence) -> tuple[State, str]:
     job = evidence.job
     if job is not None and job.state is JobState.ENDED and silence > _SHARED_FILE_DELAY_SECONDS:
         if evidence.result is not None:
-            return State(evidence.result["state"]), job.reason
+            return State(evidence.result["state"]), str(evidence.result.get("reason", ""))
         return State.LOST, job.reason or "its job ended without a record"
     vouched = job is not None and job.state is JobState.RUNNING
     if silence > PROBABLY_LOST_AFTER_SECONDS and not vouched:
@@ -218,8 +218,6 @@ def gather(attempt: AttemptFolder, *, now: float) -> Evidence:
         return Evidence(exit=end)
     document = attempt.read("attempt") or {}
     created = float(document.get("created_at", now))
-    supervisor = attempt.identity("supervisor")
-    launcher = _identity_liveness(document.get("launcher"))
     try:
         silence = max(0.0, now - attempt.events_path.stat().st_mtime)
     except OSError:
@@ -230,8 +228,8 @@ def gather(attempt: AttemptFolder, *, now: float) -> Evidence:
         stop=attempt.requested("stop"),
         kill=attempt.requested("kill"),
         submitted=(attempt.path / "job.json").exists(),
-        launcher=launcher,
-        supervisor=supervisor.liveness() if supervisor else None,
+        launcher=_liveness(ProcessIdentity.from_document(document.get("launcher") or {}), silence),
+        supervisor=_liveness(attempt.identity("supervisor"), silence),
         workers=[identity.liveness() for identity in attempt.workers().values()],
         silence_seconds=silence,
         age_seconds=max(0.0, now - created),
@@ -239,11 +237,20 @@ def gather(attempt: AttemptFolder, *, now: float) -> Evidence:
     )
 
 
-def _identity_liveness(document: Any) -> Liveness | None:
-    from nexa.worker.identity import ProcessIdentity
+def _liveness(identity: ProcessIdentity | None, silence_seconds: float | None) -> Liveness | None:
+    """Liveness of a process, None without one.
 
-    identity = ProcessIdentity.from_document(document) if isinstance(document, dict) else None
-    return identity.liveness() if identity else None
+    Two machines may have the same host name: another boot that wrote events after this machine's
+    own boot is another machine.
+    """
+    if identity is None:
+        return None
+    liveness = identity.liveness()
+    uptime = uptime_seconds()
+    heard = silence_seconds is not None and uptime is not None and silence_seconds < uptime
+    if liveness is Liveness.REBOOTED and heard:
+        return Liveness.ELSEWHERE
+    return liveness
 
 
 def _needs_scheduler(evidence: Evidence) -> bool:
@@ -251,8 +258,6 @@ def _needs_scheduler(evidence: Evidence) -> bool:
 
 
 def _with_job(evidence: Evidence, job: JobStatus | None) -> Evidence:
-    from dataclasses import replace
-
     return evidence if job is None else replace(evidence, job=job)
 
 
