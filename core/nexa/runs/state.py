@@ -205,7 +205,8 @@ def run_statuses(runs: Sequence[Run], *, now: float | None = None) -> list[RunSt
     statuses = []
     for run, attempt, seen, job in zip(runs, attempts, evidence, jobs, strict=True):
         if attempt is None or seen is None:
-            statuses.append(RunStatus(state=State.LOST, reason="the launching command ended before its first attempt"))
+            reason = "the launching command ended before its first attempt"
+            statuses.append(RunStatus(state=State.LOST, reason=reason, created_at=run.document.get("created_at")))
         else:
             statuses.append(_describe(run, attempt, judge(_with_job(seen, job))))
     return statuses

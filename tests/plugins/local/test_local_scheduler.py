@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from nexa_local.scheduler import LocalScheduler
 
 from nexa.backend import Resources
 from nexa.errors import NexaError
 from nexa.scheduler import JobRef, JobState
 from nexa.testing.scheduler import SchedulerContract
 from nexa.worker.identity import ProcessIdentity
+from nexa_local.scheduler import LocalScheduler
 
 
 class TestLocalScheduler(SchedulerContract):
