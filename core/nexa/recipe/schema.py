@@ -12,6 +12,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_SHA256 = r"^(sha256:)?[0-9a-f]{64}$"
+MAX_OBSERVERS = 32
+PATTERNS = {
+    _NAME: "1 to 64 letters, digits, dots, dashes and underscores, the first a letter or digit",
+    _SHA256: "a SHA-256 of 64 hexadecimal digits, with or without sha256: before it",
+}
+"""What each pattern of the schema asks for, in words."""
+
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -35,7 +44,7 @@ def looks_existing(name: str) -> bool:
 class RunSection(Section):
     """Who this run is."""
 
-    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str | None = Field(default=None, pattern=_NAME)
     """Short name, part of the run id. Default: the recipe's name."""
 
 
@@ -126,7 +135,7 @@ class DataSection(Section):
     """Named split of a hub data set. Default: "train"."""
     dataset_version: str | None = None
     """Version tag recorded in lineage; for a hub data set also its revision."""
-    expected_dataset_hash: str | None = Field(default=None, pattern=r"^(sha256:)?[0-9a-f]{64}$")
+    expected_dataset_hash: str | None = Field(default=None, pattern=_SHA256)
     """SHA-256 of the data file; another hash stops the run before training. Default: not checked."""
     local_cache_root: str | None = None
     """Folder for downloaded data. Default: the user's cache folder."""
@@ -271,7 +280,7 @@ class ArtifactsSection(Section):
 class TrackingSection(Section):
     """Who else hears of this run's events."""
 
-    observers: list[str] = []
+    observers: Annotated[list[str], Field(max_length=MAX_OBSERVERS)] = []
     """Observer plugins, by name: tensorboard, wandb, …; their options are in sections of these names."""
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from nexa.backend import RunResult
 from nexa.events.writer import EventWriter
-from nexa.recipe.schema import Recipe
 from nexa.worker.checkpoints import StoreCommitter
 from nexa.worker.context import RunContext
 from nexa_file.store import FileStore
+from nexa_torch.options import recipe_from_document
+from nexa_torch.options import recipe_from_document
 from nexa_torch.run import run_training
 
 RUN_ID = "run"
@@ -41,7 +42,7 @@ class Run:
 
     def __init__(self, folder: Path, document: Mapping[str, Any], *, rank: int = 0, world_size: int = 1) -> None:
         self.folder = folder
-        self.recipe = Recipe.model_validate(document)
+        self.recipe = recipe_from_document(dict(document))
         self.rank, self.world_size = rank, world_size
         self.store = FileStore()
         self.store.open((folder / "store").absolute().as_uri())

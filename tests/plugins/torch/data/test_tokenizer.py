@@ -94,7 +94,7 @@ def test_hub_that_can_not_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
     for proxy in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(proxy, raising=False)
     monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid")
-    with pytest.raises(UserError, match="is not in the local cache, and hub.invalid can't be reached"):
+    with pytest.raises(UserError, match=r"is not in the local cache, and hub\.invalid can't be reached"):
         row_length(ModelSection(name="org/model"))
 
 
