@@ -67,7 +67,11 @@ def size_problems(model: ModelSection) -> list[tuple[str, str]]:
     if model.d_model % model.n_heads:
         problems.append(("model.n_heads", f"{model.n_heads} heads do not divide d_model {model.d_model}"))
     elif (model.d_model // model.n_heads) % 2:
-        problems.append(("model.n_heads", f"rotary positions need an even head width, not {model.d_model // model.n_heads}"))
+        problems.append(
+            ("model.n_heads", f"rotary positions need an even head width, not {model.d_model // model.n_heads}")
+        )
     if model.n_kv_heads and model.n_heads % model.n_kv_heads:
-        problems.append(("model.n_kv_heads", f"{model.n_kv_heads} key/value heads do not divide n_heads {model.n_heads}"))
+        problems.append(
+            ("model.n_kv_heads", f"{model.n_kv_heads} key/value heads do not divide n_heads {model.n_heads}")
+        )
     return problems

@@ -41,7 +41,9 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scale: float, chunk: int
     ) -> Tensor:
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
-        compute = torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else None
+        compute = (
+            torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else None
+        )
         dtype = compute or hidden.dtype
         with torch.autocast(hidden.device.type, enabled=False):
             cast_weight, cast_bias = weight.to(dtype), None if bias is None else bias.to(dtype)
@@ -112,4 +114,6 @@ def linear_cross_entropy(
 
 def cross_entropy_of_logits(logits: Tensor, targets: Tensor, *, scale: float = 1.0) -> Tensor:
     """Return `scale` × the summed cross-entropy of whole logits, for heads that are not plain products."""
-    return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum") * scale
+    return (
+        F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum") * scale
+    )

@@ -16,8 +16,8 @@ import numpy as np
 if TYPE_CHECKING:
     from nexa.recipe.schema import TrainingSection
 
-# Separates this use of the training seed from others, such as the choice of held-out documents.
-_STREAM = 0x6F72646572
+# Separates the uses of the training seed from one another.
+_ROWS, _HELD_OUT = 1, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +46,22 @@ def row_order(seed: int, epoch: int, n: int) -> np.ndarray:
 
     Comes from a counter-based generator keyed by seed and epoch, so any epoch is reached directly.
     """
-    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((_STREAM, seed, epoch))))
-    order = generator.permutation(n)
+    order = _permutation(n, _ROWS, seed, epoch)
     order.setflags(write=False)
     return order
+
+
+def held_out(seed: int, n: int, count: int) -> np.ndarray:
+    """`count` of range(n), ascending: the documents held out for evaluation, as an int64 array."""
+    return np.sort(_permutation(n, _HELD_OUT, seed)[:count])
+
+
+def _permutation(n: int, *key: int) -> np.ndarray:
+    """Permutation of range(n) named by a key.
+
+    Sorts the bit generator's raw output, which NumPy keeps stable between versions; its methods that shuffle are not.
+    """
+    return np.argsort(np.random.Philox(np.random.SeedSequence(key)).random_raw(n), kind="stable")
 
 
 def rows_at(seed: int, n: int, start: int, stop: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from nexa.errors import DataError
 from nexa_torch.data.documents import Document, parse_documents
 from nexa_torch.data.encode import Encoded, Encoder
 from nexa_torch.data.locate import cache_root
+from nexa_torch.data.order import held_out
 from nexa_torch.data.packing import arrange, split_document
 from nexa_torch.data.rows import Rows, Segment
 from nexa_torch.data.sources import Source, open_source
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 
 ProgressCallback = Callable[[str, int, int], None]
 """Called as (phase, done, total) with phase "loading" or "tokenizing"; may raise to stop."""
-
-# Separates this use of the training seed from others, such as the order of rows.
-_STREAM = 0x68656C64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,24 +101,24 @@ def read_documents(recipe: Recipe, *, answers: bool) -> tuple[Source, list[Docum
 
     Documents held out by fraction are chosen by the training seed before `max_documents` cuts.
     """
-    data, held_out = recipe.data, recipe.data.validation
+    data, validation_data = recipe.data, recipe.data.validation
     expected = data.expected_dataset_hash and data.expected_dataset_hash.removeprefix("sha256:")
     cache = _cache(data)
     source = open_source(
         data.remote_uri, cache=cache, split=data.split, revision=data.dataset_version, expected_hash=expected
     )
     documents = parse_documents(source.records(), data.format, answers=answers)
-    if held_out.fraction is not None:
-        train, validation = _hold_out(list(documents), held_out.fraction, recipe.training.seed, data.remote_uri)
-        return source, train[: data.max_documents], validation[: held_out.max_documents]
+    if validation_data.fraction is not None:
+        train, validation = _hold_out(list(documents), validation_data.fraction, recipe.training.seed, data.remote_uri)
+        return source, train[: data.max_documents], validation[: validation_data.max_documents]
     train = list(islice(documents, data.max_documents))
-    if held_out.remote_uri is None and held_out.split is None:
+    if validation_data.remote_uri is None and validation_data.split is None:
         return source, train, []
-    uri = held_out.remote_uri or data.remote_uri
-    revision = data.dataset_version if held_out.remote_uri is None else None
-    other = open_source(uri, cache=cache, split=held_out.split, revision=revision)
+    uri = validation_data.remote_uri or data.remote_uri
+    revision = data.dataset_version if validation_data.remote_uri is None else None
+    other = open_source(uri, cache=cache, split=validation_data.split, revision=revision)
     documents = parse_documents(other.records(), data.format, answers=answers)
-    return source, train, list(islice(documents, held_out.max_documents))
+    return source, train, list(islice(documents, validation_data.max_documents))
 
 
 def _cache(data: DataSection) -> Path:
@@ -128,17 +126,31 @@ def _cache(data: DataSection) -> Path:
 
 
 def _hold_out(documents: list[Document], fraction: float, seed: int, uri: str) -> tuple[list[Document], list[Document]]:
-    """Split documents by seeded choice, both parts in their original order and neither empty."""
+    """Split documents by seeded choice, both parts in their original order and neither empty.
+
+    A single text gives its end.
+    """
+    if len(documents) == 1 and documents[0].text:
+        train, end = _cut_end(documents[0].text, fraction)
+        if train and end:
+            place = documents[0].place
+            return [Document(place=place, text=train)], [Document(place=place, text=end)]
     if len(documents) < 2:
         raise DataError(
             f"{uri}: one document can't be divided into training and held-out data",
             hint="add rows, or drop data.validation.fraction",
         )
     count = min(max(1, round(fraction * len(documents))), len(documents) - 1)
-    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((_STREAM, seed))))
-    chosen = set(generator.permutation(len(documents))[:count].tolist())
-    train = [document for i, document in enumerate(documents) if i not in chosen]
-    return train, [documents[i] for i in sorted(chosen)]
+    chosen = held_out(seed, len(documents), count).tolist()
+    others = set(range(len(documents))).difference(chosen)
+    return [documents[i] for i in sorted(others)], [documents[i] for i in chosen]
+
+
+def _cut_end(text: str, fraction: float) -> tuple[str, str]:
+    """Cut the last `fraction` of a text off, at the line break before that point where there is one."""
+    point = len(text) - max(1, round(fraction * len(text)))
+    line = text.rfind("\n", 0, point) + 1
+    return text[: line or point], text[line or point :]
 
 
 class _RowBuilder:
@@ -196,7 +208,7 @@ class _RowBuilder:
             )
 
 
-def _summary(train: Rows, documents: int, validation: Rows | None, held_out: int) -> str:
+def _summary(train: Rows, documents: int, validation: Rows | None, held_out_documents: int) -> str:
     slots = len(train) * train.row_length
     text = (
         f"{documents:,} documents: {train.token_count:,} tokens, {train.trained_token_count:,} of them trained on, "
@@ -204,7 +216,7 @@ def _summary(train: Rows, documents: int, validation: Rows | None, held_out: int
     )
     if validation is None:
         return text
-    return f"{text}; {held_out:,} held out: {validation.token_count:,} tokens in {len(validation):,} rows"
+    return f"{text}; {held_out_documents:,} held out: {validation.token_count:,} tokens in {len(validation):,} rows"
 
 
 def _report(on_progress: ProgressCallback | None, phase: str, done: int, total: int) -> None:

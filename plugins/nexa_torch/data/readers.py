@@ -94,7 +94,7 @@ def _read_lines(path: Path) -> Iterator[Record]:
                     f"{path}:{blank}: the row is empty", hint="remove the line, or write a JSON object on it"
                 )
             place = f"{path}:{number}"
-            yield Record(place, _as_object(_parse(_decode(line, place), place), place))
+            yield Record(place, _as_object(_parse(_decode(line.rstrip(b"\r\n"), place), place), place))
 
 
 def _read_array(path: Path) -> Iterator[Record]:

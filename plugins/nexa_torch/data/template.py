@@ -65,8 +65,8 @@ class ChatTemplate:
         self._special = special_texts(self.tokenizer)
         probe = [{"role": "user", "content": f"{_MARK_OPEN}0{_MARK_CLOSE}"}]
         self._generation_prompt = self._probe_generation_prompt(probe)
-        self.terminator = self._probe_terminator(probe)
-        """Text of the token that ends an assistant turn; None where the template has none."""
+        # The terminator is the text of the token that ends an assistant turn; None where the template has none.
+        self._header, self.terminator = self._probe_answer(probe)
         if self.terminator is None:
             self._warn(
                 "the chat template ends assistant turns without a special token, so the model does not learn to stop"
@@ -210,9 +210,12 @@ class ChatTemplate:
                     "the chat template renders the beginning of a conversation differently when more follows",
                     hint="set model.chat_template to a version with {% generation %} marks, or data.train_on: all",
                 )
-            turn = text[len(before) : len(after)]
-            at = turn.rfind(self.terminator) if self.terminator else -1
-            spans.append((len(before), len(before) + at + len(self.terminator or "") if at >= 0 else len(after)))
+            start = len(before)
+            # Without a generation prompt, what stands before an answer is written for the model, not by it.
+            if not self._generation_prompt and text.startswith(self._header, start):
+                start += len(self._header)
+            at = text.rfind(self.terminator, start, len(after)) if self.terminator else -1
+            spans.append((start, at + len(self.terminator or "") if at >= 0 else len(after)))
         return spans
 
     def _probe_generation_prompt(self, probe: Messages) -> str:
@@ -224,15 +227,17 @@ class ChatTemplate:
             return ""
         return asking[len(plain) :] if asking.startswith(plain) else ""
 
-    def _probe_terminator(self, probe: Messages) -> str | None:
-        """Text of the first special token behind a final assistant turn."""
+    def _probe_answer(self, probe: Messages) -> tuple[str, str | None]:
+        """Text before an answer's content, and of the first special token behind a final one."""
         answer = f"{_MARK_OPEN}1{_MARK_CLOSE}"
         try:
-            tail = self._text([*probe, {"role": "assistant", "content": answer}]).partition(answer)[2]
+            plain, text = self._text(probe), self._text([*probe, {"role": "assistant", "content": answer}])
         except Exception:
-            return self.tokenizer.eos_token
+            return "", self.tokenizer.eos_token
+        before, _, tail = text.partition(answer)
+        header = before[len(plain) :] if before.startswith(plain) else ""
         found = [(tail.find(special), -len(special), special) for special in self._special if special in tail]
-        return min(found)[2] if found else None
+        return header, min(found)[2] if found else None
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nexa.errors import DataError, Problem, RecipeError, UserError
 
-from nexa_torch.architectures import DEFAULT_ROW_LENGTH
+from nexa_torch.architectures import ARCHITECTURES, DEFAULT_ROW_LENGTH
 from nexa_torch.data.gguf_header import read_gguf_header
 from nexa_torch.data.hub import download_hint, require_reachable
 from nexa_torch.data.locate import cache_root, local_path
@@ -37,7 +37,7 @@ def load_tokenizer(model: ModelSection) -> PreTrainedTokenizerBase:
         from nexa_torch.data.byte_tokenizer import byte_tokenizer
 
         tokenizer = byte_tokenizer()
-    elif model.tokenizer is None and resolve_source(model.name).kind == "architecture":
+    elif model.tokenizer is None and model.name in ARCHITECTURES:
         raise UserError(
             f"model.name {model.name!r} is an architecture without a tokenizer of its own",
             hint=f'set model.tokenizer to a folder, hub id, GGUF file or pkg:PACKAGE/FILE, or to "{BYTES}"',
