@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nexa.errors import Problem, UserError
 from nexa_torch.architectures import ARCHITECTURES, size_problems
 from nexa_torch.backend import METHODS, missing_packages
+from nexa_torch.data.sources import require_local_data
 from nexa_torch.optimizers import OPTIMIZERS, unknown_optimizer
 from nexa_torch.schedules import SCHEDULES, unknown_schedule
 from nexa_torch.sources import ModelSource, resolve_source
@@ -24,6 +25,7 @@ def find_problems(recipe: Recipe) -> list[Problem]:
     checks: tuple[Callable[[Recipe], Iterator[Problem]], ...] = (
         _method,
         _model,
+        _data,
         _packages,
         _adapter,
         _optimizer,
@@ -66,6 +68,19 @@ def _hub(recipe: Recipe, source: ModelSource) -> Iterator[Problem]:
         yield Problem(
             path="model.revision", message=f"{recipe.model.name!r} is not a hub model, so it has no revisions"
         )
+
+
+def _data(recipe: Recipe) -> Iterator[Problem]:
+    for path, uri in (
+        ("data.remote_uri", recipe.data.remote_uri),
+        ("data.validation.remote_uri", recipe.data.validation.remote_uri),
+    ):
+        if uri is None:
+            continue
+        try:
+            require_local_data(uri)
+        except UserError as error:
+            yield Problem(path=path, message=error.message, hint=error.hint)
 
 
 def _packages(recipe: Recipe) -> Iterator[Problem]:
