@@ -68,7 +68,9 @@ format: $(DEV_READY) ## put the code into the project's format
 
 .PHONY: docs
 docs: $(DEV_READY) ## remake the reference pages from the code
-	$(BIN)/python docs/make_reference.py
+	$(BIN)/python -m nexa.cli.reference > docs/reference/cli.md.new
+	mv docs/reference/cli.md.new docs/reference/cli.md
+	$(BIN)/python -m nexa.recipe.reference docs/reference/recipe.md
 
 .PHONY: bench
 bench: $(DEV_READY) ## measure speed against other trainers; nothing is asserted

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from nexa.backend import Resources
 from nexa.errors import Problem, RecipeError
 from nexa.scheduler import Attempt
-from nexa.uris import absolute_uri
 from nexa.settings_report import SettingLine, refused_settings, settings_report
+from nexa.uris import absolute_uri
 
 if TYPE_CHECKING:
     from nexa.backend import Backend, Estimate, LaunchSpec

@@ -110,7 +110,7 @@ def test_data_in_a_dry_run(workspace: Workspace, rows: list[str], expected: list
 def test_data_in_a_run(workspace: Workspace) -> None:
     (workspace.folder / "rows.jsonl").write_text(f'{GOOD_ROW}\n{{"messages": [\n')
     outcome = workspace.nexa("launch", "tiny.yaml", "--follow")
-    assert outcome.exit_code == 1
+    assert outcome.exit_code == 2
     assert "rows.jsonl:2" in outcome.out + outcome.err
     assert "Traceback" not in outcome.out + outcome.err
     (run,) = workspace.runs_dir.iterdir()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from nexa.cli import units
+from nexa.cli.runref import exit_code_for
 from nexa.runs.progress import Progress
 from nexa.text import sanitize, sanitize_line
 
@@ -206,9 +207,7 @@ def report_end(run: Run, status: RunStatus) -> int:
         click.echo(f"  whole log:  nexa logs {run.run_id}\n  continue:   nexa resume {run.run_id}")
     else:
         click.echo(f"  the run:    nexa show {run.run_id}")
-    if status.state is State.COMPLETED:
-        return 0
-    return 2 if status.state is State.FAILED and status.exit_code == 2 else 1
+    return exit_code_for(status)
 
 
 def _print_log_end(run: Run) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nexa.plan import Plan
     from nexa.scheduler import Submission
 
-_LABEL_WIDTH = 11
+_LABEL_WIDTH = 12
 _MAX_ROWS = 2
 _MAX_TOKENS = 400
 

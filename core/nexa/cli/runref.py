@@ -47,3 +47,12 @@ def status_document(run: Run, status: RunStatus) -> dict[str, Any]:
         **asdict(status),
         "state": str(status.state),
     }
+
+
+def exit_code_for(status: RunStatus) -> int:
+    """Exit code of a command that waited for a run: 0 completed, 2 when what the user wrote made it fail, else 1."""
+    from nexa.runs.state import State
+
+    if status.state is State.COMPLETED:
+        return 0
+    return 2 if status.state is State.FAILED and status.exit_code == 2 else 1

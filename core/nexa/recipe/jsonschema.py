@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -16,9 +20,8 @@ def recipe_json_schema() -> dict[str, Any]:
     """
     from nexa.errors import PluginError
     from nexa.plugins import get_host
-    from nexa.recipe.schema import Recipe
 
-    schema = Recipe.model_json_schema()
+    schema = described_schema()
     definitions = schema.setdefault("$defs", {})
     host = get_host()
     for section in host.option_sections():
@@ -43,6 +46,42 @@ def recipe_json_schema() -> dict[str, Any]:
         _allow_inheritance(section_schema)
     schema["anyOf"] = [{"required": ["extends"]}, {"required": ["method", "model", "data"]}]
     return {"$schema": DRAFT, **schema, "title": "Nexa recipe"}
+
+
+def described_schema() -> dict[str, Any]:
+    """The JSON Schema of `Recipe`, each field with its description."""
+    from nexa.recipe.schema import Recipe
+
+    schema = Recipe.model_json_schema()
+    for name, definition in [*schema["$defs"].items(), ("Recipe", schema)]:
+        about = field_descriptions()[name]
+        for field, property_schema in definition["properties"].items():
+            if field in about:
+                property_schema["description"] = about[field]
+    return schema
+
+
+@cache
+def field_descriptions() -> Mapping[str, Mapping[str, str]]:
+    """The text under each field of the recipe schema, by class name and field name."""
+    from nexa.recipe import schema
+
+    tree = ast.parse(inspect.getsource(schema))
+    return {node.name: _attribute_docstrings(node) for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _attribute_docstrings(section: ast.ClassDef) -> dict[str, str]:
+    about: dict[str, str] = {}
+    for statement, following in zip(section.body, section.body[1:], strict=False):
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and isinstance(following, ast.Expr)
+            and isinstance(following.value, ast.Constant)
+            and isinstance(following.value.value, str)
+        ):
+            about[statement.target.id] = " ".join(following.value.value.split())
+    return about
 
 
 def _renamed(node: Any, section: str) -> Any:

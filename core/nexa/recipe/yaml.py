@@ -20,9 +20,9 @@ from typing import Any, NoReturn
 from nexa.errors import Problem, RecipeError
 from nexa.recipe.node import Node, Origin, OriginKind, Scalar
 
-MAX_BYTES = 128 * 1024
+MAX_BYTES = 64 * 1024
 MAX_DEPTH = 64
-MAX_NODES = 5_000
+MAX_NODES = 4_000
 MAX_PROBLEMS = 50
 MAX_DIGITS = 400
 
