@@ -114,9 +114,5 @@ def linear_cross_entropy(
 
 def cross_entropy_of_logits(logits: Tensor, targets: Tensor, *, scale: float = 1.0) -> Tensor:
     """Return `scale` × the summed cross-entropy of whole logits, for heads that are not plain products."""
-    return (
-        functional.cross_entropy(
-            logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum"
-        )
-        * scale
-    )
+    flat = logits.flatten(0, -2).float()
+    return functional.cross_entropy(flat, targets.flatten(), ignore_index=IGNORED, reduction="sum") * scale

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from nexa.cli.talk import CHECKPOINT_HELP, load, print_stream, talk_options
@@ -15,6 +17,6 @@ def command(reference: str, max_new_tokens: int, temperature: float, store_uri: 
 
     Only the continuation goes to standard output.
     """
-    text = prompt if prompt is not None else click.get_text_stream("stdin").read()
+    text = sys.stdin.read() if prompt is None else prompt
     _, session = load(reference, store_uri)
     print_stream(session.complete(text, max_new_tokens=max_new_tokens, temperature=temperature))

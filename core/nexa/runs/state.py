@@ -23,6 +23,11 @@ PROBABLY_LOST_AFTER_SECONDS = 600.0
 _SHARED_FILE_DELAY_SECONDS = 30.0
 
 
+# Enough for the newest metrics; evaluations and checkpoints are rarer and lie further back.
+_SHORT_TAIL_BYTES = 4096
+_WHOLE_TAIL_BYTES = 1 << 18
+
+
 class State(StrEnum):
     """How a run is. QUEUED to STOPPING, STALE and PROBABLY_LOST may still change by themselves."""
 
@@ -190,11 +195,16 @@ class RunStatus:
 
 def run_status(run: Run, *, now: float | None = None) -> RunStatus:
     """The status of one run; asks its scheduler only when the disk does not settle it."""
-    return run_statuses([run], now=now)[0]
+    return run_statuses([run], now=now, tail_bytes=_WHOLE_TAIL_BYTES)[0]
 
 
-def run_statuses(runs: Sequence[Run], *, now: float | None = None) -> list[RunStatus]:
+def run_statuses(
+    runs: Sequence[Run], *, now: float | None = None, tail_bytes: int = _SHORT_TAIL_BYTES
+) -> list[RunStatus]:
     """The status of each run, in order; every scheduler is asked once for all its runs.
+
+    tail_bytes: how far back in its events to look for a run's figures; more is read only where that
+    shows no step.
 
     A run whose documents are damaged is FAILED with the damage as its reason; this never raises for one.
     """
@@ -205,9 +215,10 @@ def run_statuses(runs: Sequence[Run], *, now: float | None = None) -> list[RunSt
     statuses = []
     for run, attempt, seen, job in zip(runs, attempts, evidence, jobs, strict=True):
         if attempt is None or seen is None:
-            statuses.append(RunStatus(state=State.LOST, reason="the launching command ended before its first attempt"))
+            reason = "the launching command ended before its first attempt"
+            statuses.append(RunStatus(state=State.LOST, reason=reason, created_at=run.document.get("created_at")))
         else:
-            statuses.append(_describe(run, attempt, judge(_with_job(seen, job))))
+            statuses.append(_describe(run, attempt, judge(_with_job(seen, job)), tail_bytes))
     return statuses
 
 
@@ -291,13 +302,15 @@ def job_of(attempt: AttemptFolder) -> JobRef | None:
     return JobRef(scheduler=document["scheduler"], job_id=document["job_id"], details=document.get("details", {}))
 
 
-def _describe(run: Run, attempt: AttemptFolder, judged: tuple[State, str]) -> RunStatus:
+def _describe(run: Run, attempt: AttemptFolder, judged: tuple[State, str], tail_bytes: int) -> RunStatus:
     """Add the figures of the newest events to a judged state."""
     state, reason = judged
     end = attempt.read("exit") or {}
     figures = _Figures()
     for folder in (attempt, *reversed(run.attempts[:-1])):
-        figures.read(folder)
+        figures.read(folder, tail_bytes)
+        if figures.step is None:
+            figures.read(folder, _WHOLE_TAIL_BYTES)
         if figures.step is not None:
             break
     result = attempt.read("result") or {}
@@ -328,11 +341,11 @@ class _Figures:
         self.last_ts: float | None = None
         self.metrics: dict[str, float] = {}
 
-    def read(self, attempt: AttemptFolder) -> None:
+    def read(self, attempt: AttemptFolder, tail_bytes: int) -> None:
         """Take from an attempt's newest records what no later attempt has told."""
         from nexa.events.reader import read_tail
 
-        for record in reversed(read_tail(attempt.events_path)):
+        for record in reversed(read_tail(attempt.events_path, max_bytes=tail_bytes)):
             kind = record.get("type")
             self.last_ts = self.last_ts or record.get("ts")
             if self.step is None and kind in ("progress", "metrics", "eval"):

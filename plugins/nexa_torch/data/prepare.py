@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from nexa.errors import DataError
 
+from nexa.errors import DataError
 from nexa_torch.data.documents import Document, parse_documents
 from nexa_torch.data.encode import Encoded, Encoder
 from nexa_torch.data.locate import cache_root
@@ -26,8 +26,9 @@ from nexa_torch.data.sources import Source, open_source
 from nexa_torch.data.tokenizer import load_tokenizer, row_length
 
 if TYPE_CHECKING:
-    from nexa.recipe.schema import DataSection, Recipe
     from transformers import PreTrainedTokenizerBase
+
+    from nexa.recipe.schema import DataSection, Recipe
 
 ProgressCallback = Callable[[str, int, int], None]
 """Called as (phase, done, total) with phase "loading" or "tokenizing"; may raise to stop."""
@@ -53,9 +54,15 @@ class PreparedData:
     warnings: list[str]
 
 
-def prepare_data(recipe: Recipe, *, on_progress: ProgressCallback | None = None) -> PreparedData:
+def prepare_data(
+    recipe: Recipe,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> PreparedData:
     """Read, check, encode and pack the recipe's data.
 
+    tokenizer: the recipe's, where it is loaded already.
     Raises DataError naming file and row where the data can't be trained on, UserError where there is no
     usable tokenizer, and RecipeError where rows are longer than the model allows.
     """
@@ -64,7 +71,7 @@ def prepare_data(recipe: Recipe, *, on_progress: ProgressCallback | None = None)
     _report(on_progress, "loading", 0, 1)
     source, train, validation = read_documents(recipe, answers=masked)
     _report(on_progress, "loading", 1, 1)
-    tokenizer = load_tokenizer(recipe.model)
+    tokenizer = tokenizer or load_tokenizer(recipe.model)
     encoder = Encoder(tokenizer, mask=masked)
     total = len(train) + len(validation)
     builder = _RowBuilder(tokenizer, length, packing=recipe.data.packing)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from nexa.errors import RecipeError
 from nexa.recipe.load import load_recipe
 

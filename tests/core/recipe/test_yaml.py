@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from nexa.errors import RecipeError
 from nexa.recipe.render import to_yaml
 from nexa.recipe.yaml import parse_yaml
