@@ -77,5 +77,3 @@ def require_packages() -> None:
     missing = missing_packages()
     if missing:
         raise UserError(f"the torch backend needs {', '.join(missing)}", hint="type: pip install 'nexa-train[torch]'")
-
-

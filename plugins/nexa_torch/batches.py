@@ -82,5 +82,7 @@ class TrainingRows:
             tokens += int((batch.document >= 0).sum())
             trained += int((batch.labels != IGNORED).sum())
             taken.extend(int(index) for index in indices)
-            microbatches.append((micro * self._ranks.world_size + self._ranks.rank, to_tensors(batch, self._ranks.device)))
+            microbatches.append(
+                (micro * self._ranks.world_size + self._ranks.rank, to_tensors(batch, self._ranks.device))
+            )
         return Window(microbatches=microbatches, rows=taken, tokens=tokens, trained_tokens=trained)

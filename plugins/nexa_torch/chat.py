@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nexa.backend import ChatSession
 from nexa.errors import UserError
 from nexa_torch.generation import chat_prompt, chat_stop_tokens, decode_stream, generate_tokens, text_prompt
-from nexa_torch.models import load_network
+from nexa_torch.models import load_network, quiet_libraries
 from nexa_torch.sources import ModelSource, resolve_source
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ class TorchChatSession(ChatSession):
     def reply(self, messages: Sequence[Mapping[str, str]], *, max_new_tokens: int, temperature: float) -> Iterator[str]:
         """Yield the answer piece by piece. Raises UserError without a chat template."""
         if not self._tokenizer.chat_template:
-            raise UserError("this checkpoint's tokenizer has no chat template", hint="continue plain text: nexa generate")
+            raise UserError(
+                "this checkpoint's tokenizer has no chat template", hint="continue plain text: nexa generate"
+            )
         return self._stream(chat_prompt(self._tokenizer, messages), max_new_tokens, temperature)
 
     def complete(self, text: str, *, max_new_tokens: int, temperature: float) -> Iterator[str]:
@@ -51,8 +53,13 @@ def open_chat(checkpoint: Path) -> TorchChatSession:
 
     if not checkpoint.is_dir():
         raise UserError(f"checkpoint folder {checkpoint} does not exist")
+    quiet_libraries()
     adapter_config = checkpoint / _ADAPTER_CONFIG
-    network = _adapted(checkpoint, json.loads(adapter_config.read_text(encoding="utf-8"))) if adapter_config.is_file() else _whole(checkpoint)
+    network = (
+        _adapted(checkpoint, json.loads(adapter_config.read_text(encoding="utf-8")))
+        if adapter_config.is_file()
+        else _whole(checkpoint)
+    )
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
     except (OSError, ValueError) as error:

@@ -48,9 +48,7 @@ class Cursor:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def save_trainer(
-    folder: Path, cursor: Cursor, network: nn.Module, optimizer: Optimizer, schedule: LRScheduler
-) -> None:
+def save_trainer(folder: Path, cursor: Cursor, network: nn.Module, optimizer: Optimizer, schedule: LRScheduler) -> None:
     """Write the trainer state into `folder`/trainer."""
     target = folder / FOLDER
     target.mkdir()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nexa.errors import Problem, UserError
 from nexa_torch.architectures import ARCHITECTURES, size_problems
 from nexa_torch.backend import METHODS, missing_packages
+from nexa_torch.data.sources import require_local_data
 from nexa_torch.optimizers import OPTIMIZERS, unknown_optimizer
 from nexa_torch.schedules import SCHEDULES, unknown_schedule
 from nexa_torch.sources import ModelSource, resolve_source
@@ -21,14 +22,24 @@ _INSTALL = "type: pip install 'nexa-train[torch]'"
 
 def find_problems(recipe: Recipe) -> list[Problem]:
     """Return every problem, each with the recipe key it belongs to; empty when training can start."""
-    checks: tuple[Callable[[Recipe], Iterator[Problem]], ...] = (_method, _model, _packages, _adapter, _optimizer, _devices)
+    checks: tuple[Callable[[Recipe], Iterator[Problem]], ...] = (
+        _method,
+        _model,
+        _data,
+        _packages,
+        _adapter,
+        _optimizer,
+        _devices,
+    )
     return [problem for check in checks for problem in check(recipe)]
 
 
 def _method(recipe: Recipe) -> Iterator[Problem]:
     if recipe.method not in METHODS:
         yield Problem(
-            path="method", message=f"the torch backend can't do {recipe.method!r}", hint=f"it can do: {', '.join(METHODS)}"
+            path="method",
+            message=f"the torch backend can't do {recipe.method!r}",
+            hint=f"it can do: {', '.join(METHODS)}",
         )
 
 
@@ -41,7 +52,7 @@ def _model(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(
                 path="model.tokenizer",
                 message="an architecture has no tokenizer of its own",
-                hint='set model.tokenizer: bytes, or a folder, hub id, GGUF file or pkg:PACKAGE/FILE',
+                hint="set model.tokenizer: bytes, or a folder, hub id, GGUF file or pkg:PACKAGE/FILE",
             )
         return
     try:
@@ -54,7 +65,22 @@ def _model(recipe: Recipe) -> Iterator[Problem]:
 
 def _hub(recipe: Recipe, source: ModelSource) -> Iterator[Problem]:
     if recipe.model.revision is not None and source.kind != "hub":
-        yield Problem(path="model.revision", message=f"{recipe.model.name!r} is not a hub model, so it has no revisions")
+        yield Problem(
+            path="model.revision", message=f"{recipe.model.name!r} is not a hub model, so it has no revisions"
+        )
+
+
+def _data(recipe: Recipe) -> Iterator[Problem]:
+    for path, uri in (
+        ("data.remote_uri", recipe.data.remote_uri),
+        ("data.validation.remote_uri", recipe.data.validation.remote_uri),
+    ):
+        if uri is None:
+            continue
+        try:
+            require_local_data(uri)
+        except UserError as error:
+            yield Problem(path=path, message=error.message, hint=error.hint)
 
 
 def _packages(recipe: Recipe) -> Iterator[Problem]:
@@ -100,7 +126,7 @@ def _devices(recipe: Recipe) -> Iterator[Problem]:
     if cluster.gpus_per_node and cluster.processes_per_node not in (None, cluster.gpus_per_node):
         yield Problem(
             path="cluster.processes_per_node",
-            message=f"{cluster.processes_per_node} processes on {cluster.gpus_per_node} GPUs; each process needs its own",
+            message=f"{cluster.processes_per_node} processes on {cluster.gpus_per_node} GPUs; each needs its own",
             hint=f"set cluster.processes_per_node={cluster.gpus_per_node} or leave it out",
         )
     if recipe.scheduler == "local" and cluster.gpus_per_node and not _has_nvidia_gpu():

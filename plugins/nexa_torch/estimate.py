@@ -97,7 +97,9 @@ def adapter_parameters(recipe: Recipe, sizes: ModelSizes) -> int:
     names = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     targets = recipe.adapter.target_modules
     layers = [
-        shape for name, shape in zip(names, sizes.linear_layers(), strict=True) if targets == "all-linear" or name in targets
+        shape
+        for name, shape in zip(names, sizes.linear_layers(), strict=True)
+        if targets == "all-linear" or name in targets
     ]
     return sizes.layers * recipe.adapter.rank * sum(inputs + outputs for inputs, outputs in layers)
 

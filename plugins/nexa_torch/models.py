@@ -60,6 +60,12 @@ class LanguageModel:
         parameters = list(self.network.parameters())
         return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
+    def recompute_activations(self) -> None:
+        """Keep block inputs only and compute the rest again in the backward pass."""
+        # Transformers before 5.20 know this under its older name alone.
+        enable = getattr(self.network, "activation_checkpointing_enable", None)
+        (enable or self.network.gradient_checkpointing_enable)({"use_reentrant": False})
+
     def hidden_states(self, input_ids: Tensor, positions: Tensor | None) -> Tensor:
         """Output of the last block, after the final norm: [rows, width, d_model].
 
@@ -73,15 +79,15 @@ class LanguageModel:
         if self.fused_head:
             hidden = self.hidden_states(batch["input_ids"], batch["positions"])
             head = self.network.get_output_embeddings()
-            return linear_cross_entropy(
-                hidden, head.weight, batch["labels"], bias=head.bias, scale=scale, chunk=chunk
-            )
+            return linear_cross_entropy(hidden, head.weight, batch["labels"], bias=head.bias, scale=scale, chunk=chunk)
         arguments = {"position_ids": batch["positions"]} if self.takes_positions else {}
         logits = self.network(input_ids=batch["input_ids"], use_cache=False, **arguments).logits
         return cross_entropy_of_logits(logits, batch["labels"], scale=scale)
 
 
-def load_model(section: ModelSection, tokenizer: PreTrainedTokenizerBase, *, row_length: int, seed: int) -> LanguageModel:
+def load_model(
+    section: ModelSection, tokenizer: PreTrainedTokenizerBase, *, row_length: int, seed: int
+) -> LanguageModel:
     """Build or load the model of a recipe, in fp32, on CPU, ready for probing and training.
 
     Raises UserError where it does not exist, can't be fetched, or is of a kind that can't be loaded.
@@ -117,6 +123,13 @@ def _build(section: ModelSection, tokenizer: PreTrainedTokenizerBase, *, row_len
     )
     torch.manual_seed(seed)
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+def quiet_libraries() -> None:
+    """Turn off the progress bars of transformers: a worker reports progress as events."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def load_network(source: ModelSource, *, revision: str | None = None) -> PreTrainedModel:
@@ -158,18 +171,22 @@ def _plain(network: PreTrainedModel) -> PreTrainedModel:
 def _unavailable(source: ModelSource, error: OSError) -> UserError:
     if source.kind == "hub":
         return UserError(
-            f"model {source.name!r} could not be fetched from the hub and is not in the local cache: {_first_line(error)}",
+            f"hub model {source.name!r} can't be fetched and is not in the local cache: {_first_line(error)}",
             hint=f"on a machine with internet, type: hf download {source.name} --local-dir FOLDER; "
             "then give that folder as model.name. Only safetensors weights are read",
         )
-    return UserError(f"model {source.name!r} can't be loaded: {_first_line(error)}", hint=f"looked in {source.location}")
+    return UserError(
+        f"model {source.name!r} can't be loaded: {_first_line(error)}", hint=f"looked in {source.location}"
+    )
 
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def apply_lora(model: LanguageModel, section: AdapterSection, *, seed: int, revision: str | None = None) -> LanguageModel:
+def apply_lora(
+    model: LanguageModel, section: AdapterSection, *, seed: int, revision: str | None = None
+) -> LanguageModel:
     """Freeze the model and add LoRA layers to it, in place; returns the same model.
 
     Raises UserError when no layer has one of the names in target_modules.
@@ -189,8 +206,12 @@ def apply_lora(model: LanguageModel, section: AdapterSection, *, seed: int, revi
     try:
         model.adapter = get_peft_model(model.network, config)
     except ValueError as error:
-        names = sorted({name.rpartition(".")[2] for name, layer in model.network.named_modules() if isinstance(layer, nn.Linear)})
-        raise UserError(f"adapter.target_modules {targets!r}: {_first_line(error)}", hint=f"linear layers: {', '.join(names)}") from error
+        names = sorted(
+            {name.rpartition(".")[2] for name, layer in model.network.named_modules() if isinstance(layer, nn.Linear)}
+        )
+        raise UserError(
+            f"adapter.target_modules {targets!r}: {_first_line(error)}", hint=f"linear layers: {', '.join(names)}"
+        ) from error
     model.adapter.peft_config["default"].base_model_name_or_path = model.source.name
     # An adapter on the output head is no plain product any more.
     model.fused_head = model.fused_head and type(model.network.get_output_embeddings()) is nn.Linear
@@ -207,7 +228,7 @@ def _head_is_plain(model: LanguageModel) -> bool:
     tokens = torch.arange(1, 1 + _PROBE_TOKENS).remainder(model.vocabulary).unsqueeze(0)
     logits = model.network(input_ids=tokens, use_cache=False).logits
     product = nn.functional.linear(model.hidden_states(tokens, None), head.weight, head.bias)
-    return torch.allclose(logits, product, rtol=_PROBE_TOLERANCE, atol=_PROBE_TOLERANCE)
+    return torch.allclose(logits, product, rtol=_PROBE_TOLERANCE, atol=_PROBE_TOLERANCE, equal_nan=True)
 
 
 @torch.no_grad()
@@ -225,7 +246,7 @@ def documents_stay_apart(model: LanguageModel) -> bool:
     positions = torch.arange(_PROBE_TOKENS, device=device).repeat(2).unsqueeze(0)
     packed = model.hidden_states(tokens, positions)[:, _PROBE_TOKENS:]
     alone = model.hidden_states(tokens[:, _PROBE_TOKENS:], positions[:, _PROBE_TOKENS:])
-    return torch.allclose(packed, alone, rtol=_PROBE_TOLERANCE, atol=_PROBE_TOLERANCE)
+    return torch.allclose(packed, alone, rtol=_PROBE_TOLERANCE, atol=_PROBE_TOLERANCE, equal_nan=True)
 
 
 def save_model(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -65,7 +65,9 @@ class Ranks:
             gradients = [parameter.grad for parameter in bucket if parameter.grad is not None]
             flat = torch.cat([gradient.flatten() for gradient in gradients])
             dist.all_reduce(flat)
-            torch._foreach_copy_([gradient.view(-1) for gradient in gradients], flat.split([g.numel() for g in gradients]))
+            torch._foreach_copy_(
+                [gradient.view(-1) for gradient in gradients], flat.split([g.numel() for g in gradients])
+            )
 
 
 def _buckets(parameters: Iterable[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:

@@ -21,7 +21,15 @@ from nexa_torch.engine import Engine, Hooks
 from nexa_torch.evaluate import evaluate
 from nexa_torch.generation import chat_prompt, chat_stop_tokens, decode_stream, generate_tokens, text_prompt
 from nexa_torch.kernels import MatmulChoice, choose_cpu_matmul, cpu_flags
-from nexa_torch.models import LanguageModel, apply_lora, documents_stay_apart, load_model, restore_weights, save_model
+from nexa_torch.models import (
+    LanguageModel,
+    apply_lora,
+    documents_stay_apart,
+    load_model,
+    quiet_libraries,
+    restore_weights,
+    save_model,
+)
 from nexa_torch.optimizers import build_optimizer
 from nexa_torch.options import recipe_from_document, torch_options
 from nexa_torch.parallel import Ranks, process_group
@@ -54,9 +62,12 @@ class _Session:
 
 def run_training(context: RunContext) -> RunResult:
     """Train as the recipe of `context` says; see `nexa.backend.Backend.run`."""
+    quiet_libraries()
     recipe = recipe_from_document(dict(context.recipe))
     cluster = recipe.cluster
-    torch.set_num_threads(cluster.threads_per_process or _fair_share(cluster.processes_per_node or cluster.gpus_per_node or 1))
+    torch.set_num_threads(
+        cluster.threads_per_process or _fair_share(cluster.processes_per_node or cluster.gpus_per_node or 1)
+    )
     with process_group(context.rank, context.local_rank, context.world_size, gpus=cluster.gpus_per_node) as ranks:
         try:
             session = _prepare(context, recipe, ranks)
@@ -91,14 +102,21 @@ def _prepare(context: RunContext, recipe: Recipe, ranks: Ranks) -> _Session:
         restore_weights(model, context.resume_from)
     model.network.to(ranks.device)
     if recipe.training.activation_checkpointing:
-        model.network.gradient_checkpointing_enable({"use_reentrant": False})
+        model.recompute_activations()
     options = torch_options(recipe)
     wish = read_cursor(context.resume_from).cpu_matmul if context.resume_from else options.cpu_matmul
     matmul = _choose_matmul(wish, recipe, model, data, options.loss_chunk)
     if ranks.any(context.stop_requested() is not None):
         raise _Stopped
     session = _Session(
-        context=context, recipe=recipe, ranks=ranks, data=data, model=model, plan=plan, matmul=matmul, loss_chunk=options.loss_chunk
+        context=context,
+        recipe=recipe,
+        ranks=ranks,
+        data=data,
+        model=model,
+        plan=plan,
+        matmul=matmul,
+        loss_chunk=options.loss_chunk,
     )
     if ranks.is_main:
         _announce(session)
@@ -141,18 +159,31 @@ def _announce(session: _Session) -> None:
     """Write what a person should know before the first step."""
     write = session.context.events.write
     total, trained = session.model.parameter_counts()
-    write("message", level="info", text=f"{total:,} parameters, {trained:,} trained; {session.plan}; {torch.get_num_threads()} threads")
+    write(
+        "message",
+        level="info",
+        text=f"{total:,} parameters, {trained:,} trained; {session.plan}; {torch.get_num_threads()} threads",
+    )
     write("message", level="info", text=f"fp32 matrix products: {session.matmul.library} ({session.matmul.reason})")
+    write("message", level="info", text=session.data.summary)
     for warning in session.data.warnings:
         write("message", level="warning", text=warning)
-    if session.recipe.training.precision == "bf16" and session.ranks.device.type == "cpu" and not cpu_flags() & _FAST_BF16:
-        write("message", level="warning", text="this processor has no bf16 unit: precision bf16 is slower than fp32 here")
+    if (
+        session.recipe.training.precision == "bf16"
+        and session.ranks.device.type == "cpu"
+        and not cpu_flags() & _FAST_BF16
+    ):
+        write(
+            "message", level="warning", text="this processor has no bf16 unit: precision bf16 is slower than fp32 here"
+        )
 
 
 def _train(session: _Session) -> RunResult:
     recipe, context, data, network = session.recipe, session.context, session.data, session.model.network
     length = run_length(recipe.training, len(data.train), session.plan.global_batch_size)
-    rows = TrainingRows(data.train, session.plan, session.ranks, seed=recipe.training.seed, total_rows=length.total_rows)
+    rows = TrainingRows(
+        data.train, session.plan, session.ranks, seed=recipe.training.seed, total_rows=length.total_rows
+    )
     optimizer = build_optimizer(recipe.optimizer, network)
     schedule = recipe.optimizer.scheduler
     scheduler = build_scheduler(
@@ -185,7 +216,9 @@ def _train(session: _Session) -> RunResult:
         loss_chunk=session.loss_chunk,
         events=context.events,
         stop_requested=context.stop_requested,
-        hooks=Hooks(evaluate=lambda at: _evaluate(session, engine, at), sample=lambda at: _sample(session, at), save=save),
+        hooks=Hooks(
+            evaluate=lambda at: _evaluate(session, engine, at), sample=lambda at: _sample(session, at), save=save
+        ),
         run_dir=context.run_dir,
     )
     engine.metrics.update(metrics)
@@ -201,7 +234,11 @@ def _require_same_run(session: _Session, cursor: Cursor, total_steps: int) -> No
         "seed": session.recipe.training.seed,
         "total_steps": total_steps,
     }
-    changed = [f"{key} was {getattr(cursor, key)} and is {value}" for key, value in now.items() if getattr(cursor, key) != value]
+    changed = [
+        f"{key} was {getattr(cursor, key)} and is {value}"
+        for key, value in now.items()
+        if getattr(cursor, key) != value
+    ]
     if changed:
         raise UserError(
             f"the run can't continue exactly: {'; '.join(changed)}",
@@ -228,7 +265,12 @@ def _evaluate(session: _Session, engine: Engine, step: int) -> dict[str, float]:
 
 def _sample(session: _Session, step: int) -> None:
     """Write one `sample` event for each prompt of the recipe; rank 0 generates, the others wait."""
-    samples, context, tokenizer, network = session.recipe.samples, session.context, session.data.tokenizer, session.model.network
+    samples, context, tokenizer, network = (
+        session.recipe.samples,
+        session.context,
+        session.data.tokenizer,
+        session.model.network,
+    )
     if not samples.prompts:
         return
     if session.ranks.is_main:
@@ -240,9 +282,18 @@ def _sample(session: _Session, step: int) -> None:
             if stopping():
                 break
             chat = session.recipe.method == "sft" and tokenizer.chat_template
-            ids = chat_prompt(tokenizer, [{"role": "user", "content": prompt}]) if chat else text_prompt(tokenizer, prompt)
+            ids = (
+                chat_prompt(tokenizer, [{"role": "user", "content": prompt}])
+                if chat
+                else text_prompt(tokenizer, prompt)
+            )
             tokens = generate_tokens(
-                network, ids, max_new_tokens=samples.max_new_tokens, temperature=0.0, stop_ids=stop_ids, should_stop=stopping
+                network,
+                ids,
+                max_new_tokens=samples.max_new_tokens,
+                temperature=0.0,
+                stop_ids=stop_ids,
+                should_stop=stopping,
             )
             context.events.write("sample", step=step, prompt=prompt, text="".join(decode_stream(tokenizer, tokens)))
     session.ranks.barrier()
@@ -268,7 +319,11 @@ def _save(session: _Session, engine: Engine, step: int, metrics: dict[str, float
             )
             save_trainer(folder, cursor, session.model.network, engine.optimizer, engine.schedule)
         name = session.context.checkpoints.commit(
-            step, folder, metrics=metrics, inputs=[f"sha256:{session.data.dataset_hash.removeprefix('sha256:')}"]
+            step,
+            folder,
+            metrics=metrics,
+            inputs=[f"sha256:{session.data.dataset_hash}"],
+            lineage={"dataset": {"hash": f"sha256:{session.data.dataset_hash}", "documents": session.data.documents}},
         )
     session.ranks.barrier()
     return name

@@ -80,7 +80,9 @@ def _precision(recipe: Recipe) -> str | None:
 
 def _target_modules(recipe: Recipe) -> str | None:
     adapter = recipe.adapter
-    return "peft: every linear layer but the output head" if adapter and adapter.target_modules == "all-linear" else None
+    return (
+        "peft: every linear layer but the output head" if adapter and adapter.target_modules == "all-linear" else None
+    )
 
 
 _Rule = Callable[[Recipe], "str | None"]

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from nexa.errors import DataError
 
+from nexa.errors import DataError
 from nexa_torch.data.documents import Document, parse_documents
 from nexa_torch.data.encode import Encoded, Encoder
 from nexa_torch.data.locate import cache_root
@@ -26,8 +26,9 @@ from nexa_torch.data.sources import Source, open_source
 from nexa_torch.data.tokenizer import load_tokenizer, row_length
 
 if TYPE_CHECKING:
-    from nexa.recipe.schema import DataSection, Recipe
     from transformers import PreTrainedTokenizerBase
+
+    from nexa.recipe.schema import DataSection, Recipe
 
 ProgressCallback = Callable[[str, int, int], None]
 """Called as (phase, done, total) with phase "loading" or "tokenizing"; may raise to stop."""
@@ -53,9 +54,15 @@ class PreparedData:
     warnings: list[str]
 
 
-def prepare_data(recipe: Recipe, *, on_progress: ProgressCallback | None = None) -> PreparedData:
+def prepare_data(
+    recipe: Recipe,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> PreparedData:
     """Read, check, encode and pack the recipe's data.
 
+    tokenizer: the recipe's, where it is loaded already.
     Raises DataError naming file and row where the data can't be trained on, UserError where there is no
     usable tokenizer, and RecipeError where rows are longer than the model allows.
     """
@@ -64,7 +71,7 @@ def prepare_data(recipe: Recipe, *, on_progress: ProgressCallback | None = None)
     _report(on_progress, "loading", 0, 1)
     source, train, validation = read_documents(recipe, answers=masked)
     _report(on_progress, "loading", 1, 1)
-    tokenizer = load_tokenizer(recipe.model)
+    tokenizer = tokenizer or load_tokenizer(recipe.model)
     encoder = Encoder(tokenizer, mask=masked)
     total = len(train) + len(validation)
     builder = _RowBuilder(tokenizer, length, packing=recipe.data.packing)
@@ -126,15 +133,7 @@ def _cache(data: DataSection) -> Path:
 
 
 def _hold_out(documents: list[Document], fraction: float, seed: int, uri: str) -> tuple[list[Document], list[Document]]:
-    """Split documents by seeded choice, both parts in their original order and neither empty.
-
-    A single text gives its end.
-    """
-    if len(documents) == 1 and documents[0].text:
-        train, end = _cut_end(documents[0].text, fraction)
-        if train and end:
-            place = documents[0].place
-            return [Document(place=place, text=train)], [Document(place=place, text=end)]
+    """Split documents by seeded choice, both parts in their original order and neither empty."""
     if len(documents) < 2:
         raise DataError(
             f"{uri}: one document can't be divided into training and held-out data",
@@ -144,13 +143,6 @@ def _hold_out(documents: list[Document], fraction: float, seed: int, uri: str) -
     chosen = held_out(seed, len(documents), count).tolist()
     others = set(range(len(documents))).difference(chosen)
     return [documents[i] for i in sorted(others)], [documents[i] for i in chosen]
-
-
-def _cut_end(text: str, fraction: float) -> tuple[str, str]:
-    """Cut the last `fraction` of a text off, at the line break before that point where there is one."""
-    point = len(text) - max(1, round(fraction * len(text)))
-    line = text.rfind("\n", 0, point) + 1
-    return text[: line or point], text[line or point :]
 
 
 class _RowBuilder:

@@ -14,7 +14,6 @@ from nexa.worker.checkpoints import StoreCommitter
 from nexa.worker.context import RunContext
 from nexa_file.store import FileStore
 from nexa_torch.options import recipe_from_document
-from nexa_torch.options import recipe_from_document
 from nexa_torch.run import run_training
 
 RUN_ID = "run"
