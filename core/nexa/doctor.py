@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
 
 from nexa import __version__
 from nexa.errors import NexaError
 from nexa.extras import extras_of, pip_line
 from nexa.plugins import get_host
+from nexa.worker.environment import gpu_names, memory_bytes, processor_name, usable_cpus
 
 PROBE_TIMEOUT_S = 60.0
 LOW_DISK_BYTES = 5 * 2**30
@@ -89,9 +91,14 @@ def _torch() -> Finding:
         return Finding(name="torch", status="missing", detail="not installed", fix=install)
     try:
         probe = subprocess.run(
-            [sys.executable, "-c", _TORCH_PROBE], capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=False
+            # -P: a file called torch.py in the current folder is not what a worker would import.
+            [sys.executable, "-P", "-c", _TORCH_PROBE],
+            capture_output=True,
+            text=True,
+            timeout=PROBE_TIMEOUT_S,
+            check=False,
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except subprocess.TimeoutExpired:
         detail = f"{installed} is installed, but importing it took over {PROBE_TIMEOUT_S:g} s"
         return Finding(
             name="torch", status="missing", detail=detail, fix=f'python -X importtime -c "import torch"; {install}'
@@ -110,10 +117,10 @@ def _describe_torch(facts: dict[str, Any]) -> Finding:
     build = f"CUDA {facts['cuda']}" if facts["cuda"] else f"ROCm {facts['hip']}" if facts["hip"] else "CPU build"
     devices = [*facts["gpus"], *(["MPS"] if facts["mps"] else []), f"CPU ({facts['cpu']})"]
     detail = f"{facts['version']}, {build}; devices: {', '.join(devices)}"
-    if shutil.which("nvidia-smi") and not facts["gpus"]:
+    if not facts["gpus"] and (present := gpu_names()):
         fix = "check `nvidia-smi`; install a torch build for your driver: https://pytorch.org/get-started/locally/"
         return Finding(
-            name="torch", status="warn", detail=f"{detail}; an NVIDIA driver is here, but torch sees no GPU", fix=fix
+            name="torch", status="warn", detail=f"{detail}; torch does not see {', '.join(present)}", fix=fix
         )
     return Finding(name="torch", status="ok", detail=detail)
 
@@ -139,28 +146,26 @@ def _is_installed(package: str) -> bool:
 
 
 def _cpu() -> Finding:
-    model, features = platform.processor() or platform.machine(), set[str]()
+    model = processor_name() or platform.machine()
+    features = ", ".join(_cpu_features()) or "no AVX2"
+    return Finding(name="cpu", status="ok", detail=f"{model}, {usable_cpus()} cores usable; {features}")
+
+
+def _cpu_features() -> list[str]:
+    """Instruction sets that make training faster, as Linux names them; none where it can't be told."""
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                model = value.strip()
-            elif key.strip() in ("flags", "Features"):
-                features = set(value.split())
-                break
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        pass
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    shown = [feature for feature in _CPU_FEATURES if feature in features]
-    return Finding(name="cpu", status="ok", detail=f"{model}, {cores} cores usable; {', '.join(shown) or 'no AVX2'}")
+        return []
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    present = set(flags.partition(":")[2].split())
+    return [feature for feature in _CPU_FEATURES if feature in present]
 
 
 def _memory() -> Finding:
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (OSError, ValueError):
+    total, limit = memory_bytes(), _memory_limit()
+    if total is None:
         return Finding(name="memory", status="warn", detail="this system does not say how much there is")
-    limit = _memory_limit()
     usable = min(total, limit) if limit is not None else total
     detail = f"{_gibibytes(usable)} usable" + (f" of {_gibibytes(total)} (cgroup limit)" if usable < total else "")
     if usable < LOW_MEMORY_BYTES:
@@ -188,11 +193,11 @@ def _folders() -> Iterator[Finding]:
         yield Finding(name="settings", status="missing", detail=error.message, fix=error.hint or "")
         return
     yield _folder("runs", Path(settings.runs_dir), "NEXA_RUNS_DIR")
-    scheme, separator, path = settings.store_uri.partition("://")
-    if separator and scheme != "file":
-        yield Finding(name="store", status="ok", detail=settings.store_uri)
+    store = urlsplit(settings.store_uri)
+    if store.scheme == "file":
+        yield _folder("store", Path(unquote(store.path)), "NEXA_STORE_URI")
     else:
-        yield _folder("store", Path(path if separator else settings.store_uri), "NEXA_STORE_URI")
+        yield Finding(name="store", status="ok", detail=settings.store_uri)
 
 
 def _folder(name: str, path: Path, variable: str) -> Finding:

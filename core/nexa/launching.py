@@ -24,7 +24,7 @@ def launch_plan(plan: Plan, *, argv: Sequence[str] | None = None, parent: str | 
     scheduler's NexaError when it refuses, which leaves the run recorded as failed with that reason.
     """
     from nexa.preflight import preflight
-    from nexa.recipe.show import to_yaml
+    from nexa.recipe.render import to_yaml
     from nexa.runs.actions import submit_attempt
     from nexa.runs.store import RunStore
 
@@ -37,7 +37,7 @@ def launch_plan(plan: Plan, *, argv: Sequence[str] | None = None, parent: str | 
         store.fill(
             run,
             document=_run_document(plan, sys.argv if argv is None else argv, parent),
-            recipe_yaml=to_yaml(plan.recipe),
+            recipe_yaml=to_yaml(plan.recipe.document()),
             plan={**plan.document(), "lineage": _lineage(plan, parent), "submission": asdict(submission)},
         )
         attempt = run.create_attempt(1, resume_from=None, reason="launched")

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from nexa.backend import Resources
 from nexa.errors import Problem, RecipeError
 from nexa.scheduler import Attempt
-from nexa.uris import absolute_uri
 from nexa.settings_report import SettingLine, refused_settings, settings_report
+from nexa.uris import absolute_uri, is_uri
 
 if TYPE_CHECKING:
     from nexa.backend import Backend, Estimate, LaunchSpec
@@ -135,6 +135,7 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings) -> 
 
     problems = [
         *_method_problems(recipe, backend_spec),
+        *_missing_files(recipe),
         *backend.check(recipe),
         *scheduler.check(recipe, resources),
         *refused_settings(lines, backend=recipe.backend),
@@ -185,6 +186,20 @@ def _method_problems(recipe: Recipe, backend: BackendSpec) -> list[Problem]:
             message=f"backend {backend.name!r} has no method {recipe.method!r}",
             hint=f"it has {', '.join(backend.methods)}",
         )
+    ]
+
+
+def _missing_files(recipe: Recipe) -> list[Problem]:
+    """Problems of the local files that a recipe names and that are not there."""
+    named = {
+        "data.remote_uri": recipe.data.remote_uri,
+        "data.validation.remote_uri": recipe.data.validation.remote_uri,
+        "model.chat_template": recipe.model.chat_template,
+    }
+    return [
+        Problem(path=key, message=f"there is no file or folder {place}")
+        for key, place in named.items()
+        if place is not None and not is_uri(place) and not Path(place).exists()
     ]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from nexa.backend import Answer, SettingAnswer, leaf_paths
+from nexa.backend import Answer, SettingAnswer
 from nexa.errors import Problem
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from nexa.recipe.schema import Recipe
 
 _ABSENT = object()
-_PLUGIN_OPTIONS = "plugin_options"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +46,13 @@ def settings_report(recipe: Recipe, answers: Sequence[SettingAnswer]) -> list[Se
     """Return one line per leaf field of the recipe schema, in schema order.
 
     A field the backend does not answer for counts as refused: silence must not pass for consent.
+    Sections of plugins are not among them; each is validated by its own plugin's model.
     """
     by_path = {answer.path: answer for answer in answers}
-    # Each plugin validates its own section, so a backend is asked for its own options alone.
-    values = {**recipe.document(), _PLUGIN_OPTIONS: recipe.plugin_options.get(recipe.backend, {})}
-    defaults = {**_defaults(type(recipe)), _PLUGIN_OPTIONS: {}}
+    values = recipe.document()
+    defaults = _defaults(type(recipe))
     lines = []
-    for path in leaf_paths(type(recipe).model_json_schema()):
+    for path in field_paths(type(recipe)):
         answer = by_path.get(path) or SettingAnswer(
             path=path, answer=Answer.REFUSED, detail=f"backend {recipe.backend!r} gives no answer for it"
         )
@@ -83,6 +82,27 @@ def refused_settings(lines: Sequence[SettingLine], *, backend: str) -> list[Prob
     ]
 
 
+def field_paths(model: type[BaseModel]) -> list[str]:
+    """Dotted paths of a model's leaf fields: `leaf_paths` of its JSON Schema, without the time to make one."""
+    paths = []
+    for name, field in model.model_fields.items():
+        if field.exclude:
+            continue
+        section = _section(field.annotation)
+        paths += [f"{name}.{path}" for path in field_paths(section)] if section else [name]
+    return paths
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The model that a field holds, also where it may be null; None for a leaf."""
+    from pydantic import BaseModel
+
+    for option in (annotation, *get_args(annotation)):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            return option
+    return None
+
+
 def _defaults(model: type[BaseModel]) -> dict[str, Any]:
     """Defaults of a model's fields as nested JSON values, without the fields that have none.
 
@@ -96,8 +116,8 @@ def _defaults(model: type[BaseModel]) -> dict[str, Any]:
         if not field.is_required():
             default = field.get_default(call_default_factory=True)
             defaults[name] = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
-        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            defaults[name] = _defaults(field.annotation)
+        elif (section := _section(field.annotation)) is not None:
+            defaults[name] = _defaults(section)
     return defaults
 
 

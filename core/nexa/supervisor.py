@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -87,7 +88,7 @@ class Supervisor:
         launch = self._plan["launch"]
         argv = worker_argv(launch, self._place.run_dir, self._place.attempt)
         environment = worker_environment(os.environ, launch, self._place.run_dir, self._place.attempt)
-        _log.info("starting workers", extra={"argv": argv})
+        _log.info("starting workers: %s", shlex.join(argv))
         return subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -150,10 +151,11 @@ def conclude(attempt_dir: Path, code: int, log_tail: str = "") -> tuple[str, str
     kill = read_json(attempt_dir / "kill")
     result = read_json(attempt_dir / "result.json")
     error = read_json(attempt_dir / "error.json")
+    # Workers that a kill reached at a step boundary end in order, and yet the run was killed.
+    if kill is not None and (result is None or result["state"] != "completed"):
+        return "killed", str(kill.get("reason", ""))
     if code == 0 and result is not None:
         return str(result["state"]), str(result.get("reason") or "")
-    if kill is not None:
-        return "killed", str(kill.get("reason", ""))
     if error is not None:
         return "failed", _failure_text(error)
     rank_signal = _ELASTIC_EXIT.search(log_tail)

@@ -6,16 +6,19 @@ import os
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nexa.artifacts import ArtifactStore, StoredArtifact, newest_verified
+from nexa.artifacts import StoredArtifact
 from nexa.errors import ArtifactExistsError
 from nexa_file import claims, disk, names, pins, sharing
 
+if TYPE_CHECKING:
+    from nexa_file.store import FileStore
 
-def collect(
-    store: ArtifactStore, root: Path, control: Path, candidates: Sequence[str], *, dry_run: bool
-) -> Sequence[str]:
+
+def collect(store: FileStore, root: Path, control: Path, candidates: Sequence[str], *, dry_run: bool) -> Sequence[str]:
     """Remove those of `candidates` that nothing protects, and litter. Returns the names removed.
 
     The hashing that finds each run's newest verified checkpoint goes on before the store is locked.
@@ -100,8 +103,10 @@ def _remove(root: Path, control: Path, name: str) -> None:
     prune(folder.parent, root)
 
 
-def _newest_checkpoints(store: ArtifactStore, candidates: set[str]) -> set[str]:
-    """For each folder with a checkpoint among the candidates, the newest in it that verifies."""
-    folders = {name.rpartition("/")[0] for name in candidates}
-    found = (newest_verified(store, folder) for folder in folders if folder)
-    return {artifact.name for artifact in found if artifact}
+def _newest_checkpoints(store: FileStore, candidates: set[str]) -> set[str]:
+    """For each folder with an artifact among the candidates, the newest checkpoint in it that verifies."""
+    newest: set[str] = set()
+    for folder in {name.rpartition("/")[0] for name in candidates} - {""}:
+        checkpoints = (a.name for a in reversed(store.list(folder)) if a.meta.kind == "checkpoint")
+        newest.update(islice((name for name in checkpoints if store.is_whole(name)), 1))
+    return newest

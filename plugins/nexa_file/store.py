@@ -29,6 +29,7 @@ class FileStore(ArtifactStore):
         """Use the folder that `uri`, a `file:` URI or a path, names. Creates nothing yet."""
         self._root = names.parse_uri(uri)
         self._control = self._root / names.CONTROL
+        self._fresh: dict[str, tree.Signature] = {}
 
     def commit(
         self,
@@ -68,6 +69,7 @@ class FileStore(ArtifactStore):
                     raise
                 sharing.share(self._control, claim.folder, self._root / name, records)
             placing.consume(placement)
+            self._fresh[name] = tree.signature(self._root / name)
         return meta_of(document, uri=self._uri(name))
 
     def list(self, prefix: str = "") -> Sequence[StoredArtifact]:
@@ -105,6 +107,11 @@ class FileStore(ArtifactStore):
         """Remove those of `names` that nothing protects; see `ArtifactStore.collect`."""
         with _explained(f"can't collect garbage in {self._root}"):
             return collecting.collect(self, self._root, self._control, names, dry_run=dry_run)
+
+    def is_whole(self, name: str) -> bool:
+        """Whether an artifact verifies; one that this object committed and nobody touched since does."""
+        fresh = self._fresh.get(name)
+        return (fresh is not None and fresh == tree.signature(self._root / name)) or not self.verify(name)
 
     def _publish(self, claim: claims.Claim, name: str, damaged: os.stat_result | None) -> None:
         """Give complete and synced content its name, durably; or raise, leaving no trace."""

@@ -16,6 +16,8 @@ from nexa.manifest import file_records, parse_manifest
 from nexa_file import disk
 
 _MAX_THREADS = 64
+# Below this, starting a thread takes longer than hashing the file.
+_THREAD_BYTES = 1 << 18
 _KINDS = (
     (stat.S_ISLNK, "a symbolic link"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -24,6 +26,7 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
 )
 T = TypeVar("T")
+Signature = frozenset[tuple[str, int, int, int]]
 
 
 @dataclass
@@ -57,6 +60,13 @@ def scan(folder: Path) -> Tree:
             else:
                 tree.files[path] = status
     return tree
+
+
+def signature(folder: Path) -> Signature:
+    """What changes when any file of a folder is replaced or written to; no file is read."""
+    tree = scan(folder)
+    odd = {(damage.file, 0, 0, 0) for damage in tree.oddities}
+    return frozenset(odd | {(path, s.st_ino, s.st_size, s.st_mtime_ns) for path, s in tree.files.items()})
 
 
 def in_parallel(task: Callable[[Any], T], items: Iterable[Any]) -> list[T]:
@@ -122,7 +132,9 @@ def find_damage(folder: Path, name: str) -> list[Damage]:
             return Damage(file=path, message="has been changed: its SHA-256 differs from the manifest")
         return None
 
-    damages += [damage for damage in in_parallel(compare, present) if damage]
+    small = [path for path in present if records[path].bytes < _THREAD_BYTES]
+    large = [path for path in present if records[path].bytes >= _THREAD_BYTES]
+    damages += [damage for damage in [*map(compare, small), *in_parallel(compare, large)] if damage]
     return sorted(damages, key=lambda damage: damage.file)
 
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 # A supervisor starts in a fraction of a second; a machine this slow has another problem.
 _START_SECONDS = 60.0
 _KILL_GRACE_SECONDS = 2.0
+# How long a supervisor may take to write its last record before it is ended too.
+_RECORD_SECONDS = 5.0
 
 _STATES = {
     Liveness.ALIVE: JobStatus(state=JobState.RUNNING),
@@ -129,7 +131,12 @@ class LocalScheduler(Scheduler):
                 f"the run belongs to {identity.host}, this is {socket.gethostname()}",
                 hint=f"log in to {identity.host} and repeat the command there",
             )
-        left = end_processes(run_dir, attempt, grace_seconds=_KILL_GRACE_SECONDS)
+        # The workers first, so that the supervisor can record how they ended.
+        supervisor = {identity.pid} if identity else set()
+        left = end_processes(run_dir, attempt, grace_seconds=_KILL_GRACE_SECONDS, spare=supervisor)
+        if identity is not None:
+            _await_end(identity)
+        left = left or end_processes(run_dir, attempt, grace_seconds=0.0)
         if left:
             raise NexaError(
                 f"processes {', '.join(map(str, left))} can't be ended",
@@ -143,6 +150,12 @@ class LocalScheduler(Scheduler):
                 name=socket.gethostname(), cpus=usable_cpus(), memory_bytes=memory_bytes(), gpus=len(gpu_names())
             )
         ]
+
+
+def _await_end(identity: ProcessIdentity) -> None:
+    deadline = time.monotonic() + _RECORD_SECONDS
+    while identity.liveness() is Liveness.ALIVE and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def _status(job: JobRef) -> JobStatus:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nexa.errors import UserError
 from nexa.recipe.schema import ModelSection
 
 DEFAULT_ROW_LENGTH = 2048
@@ -36,7 +37,8 @@ def default_d_ff(d_model: int) -> int:
 
 
 def _llama(model: ModelSection) -> dict[str, Any]:
-    assert model.d_model and model.n_layers and model.n_heads, "sizes are checked before a config is built"
+    if not (model.d_model and model.n_layers and model.n_heads):
+        raise UserError(f"architecture {model.name!r} needs {', '.join(f'model.{name}' for name in _REQUIRED_SIZES)}")
     return {
         "hidden_size": model.d_model,
         "intermediate_size": model.d_ff or default_d_ff(model.d_model),
@@ -63,11 +65,11 @@ def size_problems(model: ModelSection) -> list[tuple[str, str]]:
     ]
     if problems:
         return problems
-    assert model.d_model and model.n_heads
-    if model.d_model % model.n_heads:
-        problems.append(("model.n_heads", f"{model.n_heads} heads do not divide d_model {model.d_model}"))
-    elif (model.d_model // model.n_heads) % 2:
-        problems.append(("model.n_heads", f"rotary positions need an even head width, not {model.d_model // model.n_heads}"))
-    if model.n_kv_heads and model.n_heads % model.n_kv_heads:
-        problems.append(("model.n_kv_heads", f"{model.n_kv_heads} key/value heads do not divide n_heads {model.n_heads}"))
+    d_model, n_heads = model.d_model or 0, model.n_heads or 1
+    if d_model % n_heads:
+        problems.append(("model.n_heads", f"{n_heads} heads do not divide d_model {d_model}"))
+    elif (d_model // n_heads) % 2:
+        problems.append(("model.n_heads", f"rotary positions need an even head width, not {d_model // n_heads}"))
+    if model.n_kv_heads and n_heads % model.n_kv_heads:
+        problems.append(("model.n_kv_heads", f"{model.n_kv_heads} key/value heads do not divide n_heads {n_heads}"))
     return problems

@@ -13,7 +13,7 @@ import torch
 
 LARGEST_ERROR = 1e-5
 """Relative Frobenius error above which a fp32 product counts as lossy."""
-_WORTHWHILE = 1.1
+_WORTHWHILE = 1.15
 _PROBE_SECONDS = 0.8
 _PROBE_WIDTH_LIMIT = 8192
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 IGNORED = -100
 
 
 def _chunk_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Logits of a chunk; softmax and log-sum-exp of half-precision products are taken in fp32."""
-    logits = F.linear(hidden, weight, bias)
+    logits = functional.linear(hidden, weight, bias)
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
@@ -41,7 +41,9 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scale: float, chunk: int
     ) -> Tensor:
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
-        compute = torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else None
+        compute = (
+            torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else None
+        )
         dtype = compute or hidden.dtype
         with torch.autocast(hidden.device.type, enabled=False):
             cast_weight, cast_bias = weight.to(dtype), None if bias is None else bias.to(dtype)
@@ -106,10 +108,11 @@ def linear_cross_entropy(
     for start in range(0, len(targets), chunk):
         rows = slice(start, start + chunk)
         logits = _chunk_logits(hidden[rows], weight, bias)
-        total += F.cross_entropy(logits, targets[rows], reduction="sum")
+        total += functional.cross_entropy(logits, targets[rows], reduction="sum")
     return total * scale
 
 
 def cross_entropy_of_logits(logits: Tensor, targets: Tensor, *, scale: float = 1.0) -> Tensor:
     """Return `scale` × the summed cross-entropy of whole logits, for heads that are not plain products."""
-    return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum") * scale
+    flat = logits.flatten(0, -2).float()
+    return functional.cross_entropy(flat, targets.flatten(), ignore_index=IGNORED, reduction="sum") * scale

@@ -28,6 +28,6 @@ class WandbOptions(Section):
     entity: NonEmpty | None = None
     """User or team that owns the project. Default: WANDB_ENTITY, or the logged-in user."""
     mode: Literal["online", "offline", "disabled"] | None = None
-    """offline keeps everything in the run's folder, to be sent later by `wandb sync`. Default: WANDB_MODE, or online."""
+    """offline keeps everything in the run's folder for `wandb sync` to send later. Default: WANDB_MODE, or online."""
     tags: list[NonEmpty] = []
     """Tags shown in W&B."""

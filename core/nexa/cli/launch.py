@@ -131,11 +131,12 @@ def _launch(plan: Plan, *, follow: bool | None, as_json: bool) -> int:
 
 
 def _report(run: Run, *, wait: bool) -> int:
-    """Print the run as JSON, with `wait` after its end; exit code 1 when it did not complete."""
+    """Print the run as JSON, with `wait` after its end; return the exit code."""
     from nexa.api import wait_until_ended
     from nexa.cli.output import print_json
-    from nexa.runs.state import State, run_status
+    from nexa.cli.runref import exit_code_for, status_document
+    from nexa.runs.state import run_status
 
     status = wait_until_ended(run) if wait else run_status(run)
-    print_json({"run_id": run.run_id, "run_dir": run.path, "status": status})
-    return 1 if wait and status.state is not State.COMPLETED else 0
+    print_json(status_document(run, status))
+    return exit_code_for(status) if wait else 0

@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from nexa.backend import Answer
+from nexa.cli.output import format_bytes
 from nexa.text import sanitize
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from nexa.plan import Plan
     from nexa.scheduler import Submission
 
-_LABEL_WIDTH = 11
+_LABEL_WIDTH = 12
 _MAX_ROWS = 2
 _MAX_TOKENS = 400
 
@@ -52,8 +53,8 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
     )
     yield "length", _length(plan)
     if estimate.memory_bytes:
-        parts = ", ".join(f"{name} {_bytes(size)}" for name, size in estimate.memory_bytes.items())
-        yield "memory", f"{_bytes(sum(estimate.memory_bytes.values()))} a process (estimate): {parts}"
+        parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in estimate.memory_bytes.items())
+        yield "memory", f"{format_bytes(sum(estimate.memory_bytes.values()))} a process (estimate): {parts}"
     yield "checkpoints", _checkpoints(plan)
     if plan.observers:
         yield "observers", ", ".join(spec.name for spec in plan.observers)
@@ -72,7 +73,7 @@ def _checkpoints(plan: Plan) -> str:
     size, needed = plan.estimate.checkpoint_bytes, plan.disk_bytes
     if size is None or needed is None:
         return plan.store_uri
-    return f"{_bytes(needed)} for {plan.checkpoints_kept} × {_bytes(size)} (estimate), in {plan.store_uri}"
+    return f"{format_bytes(needed)} for {plan.checkpoints_kept} × {format_bytes(size)} (estimate), in {plan.store_uri}"
 
 
 def commands_text(plan: Plan, submission: Submission, worker_argv: Sequence[str]) -> str:
@@ -135,11 +136,3 @@ def _count(number: int) -> str:
         if number >= size:
             return f"{number / size:.1f}{unit}"
     return str(number)
-
-
-def _bytes(number: float) -> str:
-    """A size in decimal units: 538 MB, 2.1 GB."""
-    for size, unit in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if number >= size:
-            return f"{number / size:.1f} {unit}"
-    return f"{number:.0f} B"

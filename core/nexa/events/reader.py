@@ -52,6 +52,18 @@ class LineReader:
                     return
                 yield block
 
+    def seek(self, offset: int) -> None:
+        """Begin reading at `offset`, which is the start of a line, instead of at the start of the file."""
+        self._offset = offset
+
+    def remainder(self) -> bytes:
+        """Return what stands after the last whole line, without counting it as read."""
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                return os.pread(file.fileno(), _CHUNK_BYTES, self._offset)
+        except FileNotFoundError:
+            return b""
+
     def _restart_if_replaced(self, descriptor: int, status: os.stat_result) -> None:
         file_id = (status.st_dev, status.st_ino)
         if self._file_id is not None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from nexa.errors import Problem
 from nexa.recipe.chain import problem_at
 from nexa.recipe.node import Node, Origin
+from nexa.recipe.schema import PATTERNS
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -148,7 +149,8 @@ def _explain_group(
         wanted = f"must be {wanted}"
     if first["type"] == "value_error":
         return problem_at((node.key or place) if node else None, wanted, path=dotted or None)
-    return problem_at(place, f"{wanted}, not {_described(first['input'])}", path=dotted, hint=_value_hint(first))
+    given = first.get("ctx", {}).get("actual_length") or _described(first["input"])
+    return problem_at(place, f"{wanted}, not {given}", path=dotted, hint=_value_hint(first))
 
 
 def _wanted(detail: ErrorDetails, section: type[BaseModel] | None) -> str:
@@ -158,15 +160,16 @@ def _wanted(detail: ErrorDetails, section: type[BaseModel] | None) -> str:
     if kind == "value_error":
         return str(context["error"])
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        keys = f" of keys ({', '.join(list(section.model_fields)[:4])}, …)" if section is not None else ""
-        return f"must be a mapping{keys}"
+        names = list(section.model_fields) if section is not None else []
+        shown_names = ", ".join([*names[:4], *(["…"] if len(names) > 4 else [])])
+        return f"must be a mapping of keys ({shown_names})" if names else "must be a mapping"
     if kind == "literal_error":
         return f"must be {context['expected']}"
     if kind in ("too_short", "too_long"):
         count = context.get("min_length", context.get("max_length"))
         return f"must hold at {'least' if kind == 'too_short' else 'most'} {count} values"
     if kind == "string_pattern_mismatch":
-        return f"must match {context['pattern']}"
+        return f"must be {PATTERNS.get(context['pattern'], 'text that matches ' + context['pattern'])}"
     simple = {
         "bool_type": "must be true or false",
         "finite_number": "must be a finite number",

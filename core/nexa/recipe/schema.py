@@ -12,17 +12,28 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_SHA256 = r"^(sha256:)?[0-9a-f]{64}$"
+MAX_OBSERVERS = 32
+PATTERNS = {
+    _NAME: "1 to 64 letters, digits, dots, dashes and underscores, the first a letter or digit",
+    _SHA256: "a SHA-256 of 64 hexadecimal digits, with or without sha256: before it",
+}
+"""What each pattern of the schema asks for, in words."""
+
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Section(BaseModel):
-    """Base of every recipe section: unknown keys refused, no silent type conversion, immutable."""
+    """Base of every recipe section: unknown keys refused, no silent type conversion, immutable.
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    The text under a field is its description; `nexa.recipe.jsonschema` reads it from the source when
+    asked, because pydantic would read it on every start.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 def looks_existing(name: str) -> bool:
@@ -33,7 +44,7 @@ def looks_existing(name: str) -> bool:
 class RunSection(Section):
     """Who this run is."""
 
-    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str | None = Field(default=None, pattern=_NAME)
     """Short name, part of the run id. Default: the recipe's name."""
 
 
@@ -96,7 +107,7 @@ class ValidationSection(Section):
     """Held-out data: a fraction of the training data, or a source of its own."""
 
     fraction: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    """Share of training documents held out, chosen by the training seed."""
+    """Share of training documents held out, chosen by the training seed; of a single text, its end."""
     remote_uri: str | None = None
     """Held-out data, in the forms of data.remote_uri."""
     split: str | None = None
@@ -124,7 +135,7 @@ class DataSection(Section):
     """Named split of a hub data set. Default: "train"."""
     dataset_version: str | None = None
     """Version tag recorded in lineage; for a hub data set also its revision."""
-    expected_dataset_hash: str | None = Field(default=None, pattern=r"^(sha256:)?[0-9a-f]{64}$")
+    expected_dataset_hash: str | None = Field(default=None, pattern=_SHA256)
     """SHA-256 of the data file; another hash stops the run before training. Default: not checked."""
     local_cache_root: str | None = None
     """Folder for downloaded data. Default: the user's cache folder."""
@@ -177,7 +188,7 @@ class LearningRateSchedule(Section):
     """How the learning rate changes over the run."""
 
     name: str = "cosine_warmup"
-    """Schedule; `nexa recipe schema` lists the backend's own. Usual: cosine_warmup, linear, constant, wsd."""
+    """Schedule, such as cosine_warmup, linear, constant or wsd; a backend lists its own when the name is unknown."""
     warmup_steps: NonNegativeInt = 0
     """Optimizer steps over which the rate rises from 0 to lr."""
     min_lr_ratio: Fraction = 0.0
@@ -269,7 +280,7 @@ class ArtifactsSection(Section):
 class TrackingSection(Section):
     """Who else hears of this run's events."""
 
-    observers: list[str] = []
+    observers: Annotated[list[str], Field(max_length=MAX_OBSERVERS)] = []
     """Observer plugins, by name: tensorboard, wandb, …; their options are in sections of these names."""
 
 

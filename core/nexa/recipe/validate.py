@@ -12,7 +12,7 @@ from nexa.plugins import get_host
 from nexa.recipe.chain import problem_at
 from nexa.recipe.node import Node, set_path
 from nexa.recipe.problems import closest, explain, model_at, unknown_key
-from nexa.recipe.schema import Recipe
+from nexa.recipe.schema import MAX_OBSERVERS, Recipe
 from nexa.uris import is_uri
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ def _check_names(root: Node) -> Iterator[Problem]:
         except PluginError as error:
             yield _name_problem(root, ("artifacts", "store_uri"), error)
     observers = root.find(("tracking", "observers"))
-    for index, observer in enumerate(observers.value if observers and isinstance(observers.value, list) else ()):
+    named = observers.value if observers is not None and isinstance(observers.value, list) else []
+    for index, observer in enumerate(named[:MAX_OBSERVERS]):
         if not isinstance(observer.value, str):
             continue
         try:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from nexa.artifacts import ArtifactStore
     from nexa.recipe.schema import Recipe
 
+_SETTLE_SECONDS = 5.0
+
 
 def submit_attempt(run: Run, attempt: Attempt, scheduler: Scheduler, submission: Submission) -> JobRef:
     """Hand a new attempt to its scheduler and record the job.
@@ -41,7 +43,9 @@ def stop(run: Run, *, reason: str = "stopped by the user") -> RunStatus:
 
     Raises RunError when the run has ended already.
     """
-    attempt, status = _active_attempt(run, "stop")
+    attempt, status = _latest(run)
+    if not status.active:
+        raise _not_running(run, status, "stop")
     attempt.request("stop", reason)
     job = job_of(attempt)
     if job is not None:
@@ -54,11 +58,17 @@ def kill(run: Run, *, reason: str = "killed by the user") -> RunStatus:
 
     Raises RunError when the run has ended already, NexaError when processes resist.
     """
-    attempt, _ = _active_attempt(run, "kill")
+    attempt, status = _latest(run)
+    if not status.active and not processes_of(run.path, attempt.number):
+        raise _not_running(run, status, "kill")
     attempt.request("kill", reason)
     job = job_of(attempt)
     if job is not None:
-        _scheduler(job.scheduler).cancel(job, force=True)
+        try:
+            _scheduler(job.scheduler).cancel(job, force=True)
+        except NexaError:
+            attempt.withdraw("kill")
+            raise
     if not processes_of(run.path, attempt.number):
         _record_end(attempt, State.KILLED, reason)
     return run_status(run)
@@ -101,7 +111,10 @@ def _refuse_resume(run: Run, status: RunStatus, *, force: bool) -> None:
         if status.state is State.PROBABLY_LOST:
             hint = f"if you know that it is dead: nexa resume --force {run.run_id}"
         raise RunError(f"run {run.run_id} may still be alive ({status.state})", hint=hint)
-    alive = processes_of(run.path)
+    # A supervisor that has just recorded the end needs a moment to go.
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while (alive := processes_of(run.path)) and time.monotonic() < deadline:
+        time.sleep(0.02)
     if alive:
         raise RunError(
             f"processes of run {run.run_id} are still alive: {', '.join(map(str, alive))}",
@@ -138,16 +151,20 @@ def _scheduler(name: str) -> Scheduler:
     return scheduler
 
 
-def _active_attempt(run: Run, verb: str) -> tuple[AttemptFolder, RunStatus]:
-    """The attempt to act on; processes that outlived a lost run count as alive."""
+def _latest(run: Run) -> tuple[AttemptFolder, RunStatus]:
+    """The newest attempt and the run's status. Raises RunError when there is no attempt."""
     attempt = run.latest_attempt
-    status = run_status(run)
-    if attempt is None or not (status.active or processes_of(run.path, attempt.number)):
-        raise RunError(
-            f"run {run.run_id} is not running: {status.state}{f' ({status.reason})' if status.reason else ''}",
-            hint=f"there is nothing to {verb}; see: nexa show {run.run_id}",
-        )
-    return attempt, status
+    if attempt is None:
+        raise RunError(f"run {run.run_id} was never started", hint=f"start it with: nexa resume {run.run_id}")
+    return attempt, run_status(run)
+
+
+def _not_running(run: Run, status: RunStatus, verb: str) -> RunError:
+    why = f" ({status.reason})" if status.reason else ""
+    return RunError(
+        f"run {run.run_id} is not running: {status.state}{why}",
+        hint=f"there is nothing to {verb}; see: nexa show {run.run_id}",
+    )
 
 
 def _record_end(attempt: AttemptFolder, state: State, reason: str) -> None:

@@ -14,9 +14,26 @@ from typing import Any
 from nexa.text import REDACTED, is_secret_name, redact
 
 # Variables that change what training computes or how fast; others are not recorded.
-_RECORDED = tuple(
-    "CUDA_ HIP_ ROCR_ OMP_ MKL_ KMP_ OPENBLAS_ ONEDNN_ TORCH PYTORCH NCCL_ GLOO_ HF_ TRANSFORMERS_ SLURM_ NEXA_ "
-    "MALLOC_ LD_PRELOAD PYTHONHASHSEED".split()
+_RECORDED = (
+    "CUDA_",
+    "HIP_",
+    "ROCR_",
+    "OMP_",
+    "MKL_",
+    "KMP_",
+    "OPENBLAS_",
+    "ONEDNN_",
+    "TORCH",
+    "PYTORCH",
+    "NCCL_",
+    "GLOO_",
+    "HF_",
+    "TRANSFORMERS_",
+    "SLURM_",
+    "NEXA_",
+    "MALLOC_",
+    "LD_PRELOAD",
+    "PYTHONHASHSEED",
 )
 
 
@@ -28,7 +45,7 @@ def environment_snapshot(environment: Mapping[str, str] | None = None) -> dict[s
         "executable": sys.executable,
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "cpus": usable_cpus(),
         "memory_bytes": memory_bytes(),
         "gpus": gpu_names(),
@@ -74,16 +91,8 @@ def gpu_names() -> list[str]:
     return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
 
 
-def _packages() -> dict[str, str]:
-    versions = {}
-    for distribution in metadata.distributions():
-        name = distribution.metadata["Name"]
-        if name:
-            versions.setdefault(name.lower(), distribution.version)
-    return dict(sorted(versions.items()))
-
-
-def _processor() -> str:
+def processor_name() -> str:
+    """Model name of this machine's CPU; empty where the system does not tell."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
             for line in file:
@@ -92,3 +101,12 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor()
+
+
+def _packages() -> dict[str, str]:
+    versions: dict[str, str] = {}
+    for distribution in metadata.distributions():
+        name = distribution.metadata["Name"]
+        if name:
+            versions.setdefault(name.lower(), distribution.version)
+    return dict(sorted(versions.items()))

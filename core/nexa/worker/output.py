@@ -47,5 +47,5 @@ def redirect_to(log_path: Path) -> None:
 
 def _stream(descriptor: int) -> io.TextIOWrapper:
     stream = _CleanStream(os.fdopen(descriptor, "wb", closefd=False), "utf-8", "backslashreplace", line_buffering=True)
-    stream.clean = redactor()  # type: ignore[method-assign]
+    stream.clean = redactor()
     return stream

@@ -18,13 +18,18 @@ _STRING, _ARRAY = 8, 9
 # Longer strings and counts than these mean a damaged file, not a model.
 _MAX_STRING = 1 << 26
 _MAX_COUNT = 1 << 28
+_MAX_DIMENSIONS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class GGUFHeader:
-    """values: scalar and string metadata by key; arrays are left out. sha256: of the metadata's bytes, in hex."""
+    """values: scalar and string metadata by key. array_lengths: number of items of the arrays, by key.
+    tensors: names of the tensors. sha256: of the metadata's bytes, in hex.
+    """
 
     values: dict[str, object]
+    array_lengths: dict[str, int]
+    tensors: frozenset[str]
     sha256: str
 
     @property
@@ -38,33 +43,46 @@ def read_gguf_header(path: Path) -> GGUFHeader:
     """Read the metadata of a GGUF file. Raises DataError where it is none or is damaged."""
     try:
         with path.open("rb") as stream:
-            values = _read_metadata(stream)
+            values, lengths, tensor_count = _read_metadata(stream)
             end = stream.tell()
+            tensors = frozenset(_read_tensor_name(stream) for _ in range(tensor_count))
             stream.seek(0)
             digest = hashlib.sha256(stream.read(end)).hexdigest()
     except (struct.error, UnicodeDecodeError, ValueError) as error:
         raise DataError(f"{path}: not a readable GGUF file: {error}") from None
-    return GGUFHeader(values=values, sha256=digest)
+    return GGUFHeader(values=values, array_lengths=lengths, tensors=tensors, sha256=digest)
 
 
-def _read_metadata(stream: BinaryIO) -> dict[str, object]:
+def _read_metadata(stream: BinaryIO) -> tuple[dict[str, object], dict[str, int], int]:
+    """Scalar and string values, lengths of arrays, and the number of tensors described behind them."""
     if stream.read(4) != b"GGUF":
         raise ValueError("it does not start with the letters GGUF")
-    version, _tensors, count = struct.unpack("<IQQ", stream.read(20))
+    version, tensors, count = struct.unpack("<IQQ", stream.read(20))
     if version not in (2, 3):
         raise ValueError(f"GGUF version {version}; versions 2 and 3 are known")
     values: dict[str, object] = {}
+    lengths: dict[str, int] = {}
     for _ in range(_bounded(count, _MAX_COUNT)):
         key = _read_string(stream)
         kind = _unpack(stream, "<I")
         value = _read_value(stream, kind)
-        if kind != _ARRAY:
+        if kind == _ARRAY:
+            lengths[key] = int(str(value))
+        else:
             values[key] = value
-    return values
+    return values, lengths, _bounded(tensors, _MAX_COUNT)
+
+
+def _read_tensor_name(stream: BinaryIO) -> str:
+    """Name of the next tensor; its dimensions, type and place are passed over."""
+    name = _read_string(stream)
+    dimensions = _bounded(_unpack(stream, "<I"), _MAX_DIMENSIONS)
+    stream.seek(8 * dimensions + 4 + 8, 1)
+    return name
 
 
 def _read_value(stream: BinaryIO, kind: int) -> object:
-    """One value; None for an array, which is passed over."""
+    """One value; for an array, which is passed over, its length."""
     if kind == _STRING:
         return _read_string(stream)
     if kind != _ARRAY:
@@ -79,7 +97,7 @@ def _read_value(stream: BinaryIO, kind: int) -> object:
             _read_value(stream, _ARRAY)
     else:
         stream.seek(count * struct.calcsize(_scalar_format(item_kind)), 1)
-    return None
+    return count
 
 
 def _read_string(stream: BinaryIO) -> str:

@@ -76,6 +76,11 @@ class Rows:
         return int(self._lengths.sum())
 
     @property
+    def largest_token_id(self) -> int:
+        """Largest token id in the store; a model must know it."""
+        return int(self._tokens.max(initial=0))
+
+    @property
     def trained_token_count(self) -> int:
         """Positions in all rows that carry loss."""
         before = np.concatenate(([0], np.cumsum(self._trained, dtype=np.int64)))

@@ -30,6 +30,25 @@ def nexa_register_observers():
     return [ObserverSpec(name="{name}", summary="An observer.", factory="m:F", options_model="{options}")]
 """
 
+MODELS = """
+import pydantic
+
+class Good(pydantic.BaseModel, extra="forbid"):
+    x: int = 1
+
+class Lax(pydantic.BaseModel):
+    pass
+"""
+
+RECIPE_FOLDER = """
+import nexa, pathlib
+from nexa.specs import RecipeFolder
+
+@nexa.hookimpl
+def nexa_register_recipe_folders():
+    return [RecipeFolder(path={path})]
+"""
+
 
 def backend(name, module="somewhere"):
     return BACKEND.format(name=name, module=module)
@@ -100,8 +119,7 @@ def test_a_plugin_named_unlike_its_entry_point_is_found(packages, make_host):
             "`options_model` must read 'module:attribute'",
         ),
         (
-            "import nexa\nfrom nexa.specs import RecipeFolder\n@nexa.hookimpl\ndef nexa_register_recipe_folders():\n"
-            "    return [RecipeFolder(path='recipes')]",
+            RECIPE_FOLDER.format(path="'recipes'"),
             "`path` must be an absolute pathlib.Path, not 'recipes'",
         ),
         ("", "registers nothing"),
@@ -227,8 +245,7 @@ def test_a_factory_that_returns_something_else_is_refused(packages, make_host):
 
 
 def test_options_models_are_strict_pydantic_models_and_sections_unambiguous(packages, make_host):
-    models = "import pydantic\nclass Good(pydantic.BaseModel, extra='forbid'):\n    x: int = 1\nclass Lax(pydantic.BaseModel):\n    pass\n"
-    (packages.folder / "synthetic_models.py").write_text(models)
+    (packages.folder / "synthetic_models.py").write_text(MODELS)
     for name, options in {"good": "Good", "lax": "Lax", "gone": "Gone"}.items():
         packages.add(name, OBSERVER_WITH_OPTIONS.format(name=name, options=f"synthetic_models:{options}"))
     packages.add("left", OBSERVER_WITH_OPTIONS.format(name="both", options="synthetic_models:Good"))
@@ -248,11 +265,7 @@ def test_options_models_are_strict_pydantic_models_and_sections_unambiguous(pack
 
 
 def test_recipe_folders_are_collected(packages, make_host):
-    packages.add(
-        "cook",
-        "import nexa, pathlib\nfrom nexa.specs import RecipeFolder\n@nexa.hookimpl\ndef nexa_register_recipe_folders():\n"
-        "    return [RecipeFolder(path=pathlib.Path('/recipes'))]",
-    )
+    packages.add("cook", RECIPE_FOLDER.format(path="pathlib.Path('/recipes')"))
     host = make_host()
     assert [str(folder.path) for folder in host.recipe_folders()] == ["/recipes"]
     assert entry_of(host, "cook").status == "ok"

@@ -7,86 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from nexa.discovery import installed_providers
 from nexa.errors import RecipeError
 from nexa.plan import Plan, example_attempt, make_plan
-from nexa.plugins import PluginHost
+from nexa.plugins import get_host
 from nexa.preflight import local_folder, preflight
 from nexa.recipe.load import load_recipe
 from nexa.settings import get_settings
-
-PLUGIN = """
-from nexa.backend import Answer, Backend, Estimate, LaunchSpec, SettingAnswer, leaf_paths
-from nexa.errors import Problem
-from nexa.hookspecs import hookimpl
-from nexa.recipe.schema import Recipe
-from nexa.scheduler import Scheduler, Submission
-from nexa.specs import ArtifactStoreSpec, BackendSpec, ObserverSpec, SchedulerSpec
-
-REFUSED = {"training.precision", "samples.prompts"}
-
-
-class Planned(Backend):
-    def check(self, recipe):
-        missing = recipe.model.name == "absent"
-        return [Problem(path="model.name", message="there is no model 'absent'")] if missing else []
-
-    def settings(self, recipe):
-        for path in leaf_paths(Recipe.model_json_schema()):
-            refused = path in REFUSED
-            detail = "seeds everything" if path == "training.seed" else "fp32 only" if refused else ""
-            answer = Answer.REFUSED if refused else Answer.TRANSLATED if detail else Answer.HONOURED
-            yield SettingAnswer(path=path, answer=answer, detail=detail)
-
-    def plan(self, recipe, resources):
-        return LaunchSpec(
-            python="/opt/python",
-            factory="nexa_planned:Planned",
-            processes_per_node=resources.processes_per_node,
-            env={"THREADS": "1"},
-        )
-
-    def estimate(self, recipe, resources):
-        size = recipe.meta.get("checkpoint_bytes")
-        return Estimate(parameters=7_500_000_000, checkpoint_bytes=size, total_steps=recipe.training.max_steps)
-
-    def preview(self, recipe):
-        raise AssertionError("planning loads no data")
-
-    def run(self, context):
-        raise AssertionError("planning trains nothing")
-
-
-class Paper(Scheduler):
-    def check(self, recipe, resources):
-        many = resources.num_nodes > 2
-        return [Problem(path="cluster.num_nodes", message=f"{resources.num_nodes} nodes, 2 exist")] if many else []
-
-    def plan(self, recipe, attempt, launch, resources):
-        return Submission(argv=["paper", str(attempt.run_dir), str(attempt.number), str(resources.world_size)])
-
-    def submit(self, attempt, submission):
-        raise AssertionError("planning submits nothing")
-
-    def status(self, jobs):
-        return []
-
-    def cancel(self, job, *, force):
-        pass
-
-    def resources(self):
-        return []
-
-
-@hookimpl
-def nexa_register_backends():
-    return [BackendSpec(name="planned", summary="-", factory="nexa_planned:Planned", methods=("sft", "pretrain"))]
-
-
-@hookimpl
-def nexa_register_schedulers():
-    return [SchedulerSpec(name="paper", summary="-", factory="nexa_planned:Paper")]
-"""
 
 RECIPE = """\
 method: sft
@@ -108,27 +34,14 @@ cluster:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    site = tmp_path / "site"
-    information = site / "nexa_planned-2.0.dist-info"
-    information.mkdir(parents=True)
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: nexa-planned\nVersion: 2.0\n")
-    (information / "entry_points.txt").write_text("[nexa]\nplanned = nexa_planned\n")
-    (site / "nexa_planned.py").write_text(PLUGIN)
-    monkeypatch.syspath_prepend(str(site))
-    monkeypatch.setattr("nexa.recipe.validate.get_host", lambda: host())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
-    return tmp_path
-
-
-def host() -> PluginHost:
-    return PluginHost(installed_providers())
+def folder(project: Path) -> Path:
+    """A project whose recipe names the planned backend and scheduler."""
+    (project / "recipe.yaml").write_text(RECIPE)
+    return project
 
 
 def plan(*overrides: str) -> Plan:
-    return make_plan(load_recipe("recipe.yaml", overrides=overrides), host=host(), settings=get_settings())
+    return make_plan(load_recipe("recipe.yaml", overrides=overrides), host=get_host(), settings=get_settings())
 
 
 def test_batch_maths_and_processes(folder: Path) -> None:
@@ -186,6 +99,7 @@ def test_all_problems_at_once_each_with_its_place(folder: Path) -> None:
             "training.precision=bf16",
             "samples.prompts=[Hello]",
             "training.grad_accumulation_steps=5",
+            "data.remote_uri=nowhere.jsonl",
         )
     paths = {problem.path for problem in caught.value.problems}
     assert paths == {
@@ -194,6 +108,7 @@ def test_all_problems_at_once_each_with_its_place(folder: Path) -> None:
         "training.precision",
         "samples.prompts",
         "training.global_batch_size",
+        "data.remote_uri",
     }
     batch = next(p for p in caught.value.problems if p.path == "training.global_batch_size")
     assert (batch.file, batch.line) == (str(folder / "recipe.yaml"), 10)

@@ -8,7 +8,7 @@ import pytest
 
 from nexa.backend import Answer, SettingAnswer, leaf_paths
 from nexa.recipe.schema import Recipe
-from nexa.settings_report import SettingLine, refused_settings, settings_report
+from nexa.settings_report import SettingLine, field_paths, refused_settings, settings_report
 
 PATHS = leaf_paths(Recipe.model_json_schema())
 
@@ -35,6 +35,10 @@ def test_one_line_per_field_in_schema_order() -> None:
     lines = settings_report(recipe(), answers())
     assert tuple(line.path for line in lines) == PATHS
     assert refused_settings(lines, backend="x") == []
+
+
+def test_field_paths_are_the_leaf_paths_of_the_json_schema() -> None:
+    assert tuple(field_paths(Recipe)) == PATHS
 
 
 def test_required_fields_count_as_set() -> None:
@@ -74,15 +78,6 @@ def test_a_missing_answer_is_a_refusal() -> None:
     (problem,) = refused_settings(settings_report(recipe(training={"seed": 7}), given), backend="echo")
     assert problem.path == "training.seed"
     assert "no answer" in problem.message
-
-
-def test_a_backend_answers_for_its_own_options_alone() -> None:
-    asked = answers(one=refuse("plugin_options"))
-    others = recipe(backend="torch", plugin_options={"wandb": {"project": "p"}})
-    assert refused_settings(settings_report(others, asked), backend="torch") == []
-    own = recipe(backend="torch", plugin_options={"torch": {"x": 1}})
-    (problem,) = refused_settings(settings_report(own, asked), backend="torch")
-    assert problem.path == "plugin_options"
 
 
 def test_a_translated_setting_says_how() -> None:

@@ -1,0 +1,110 @@
+"""The JSON Schema of recipe files, for editors: the recipe's own keys and every plugin's section."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def recipe_json_schema() -> dict[str, Any]:
+    """The schema of a recipe file with the plugins now installed.
+
+    It differs from the model of a resolved recipe as files do: an inherited key may be left out, a
+    schedule may be a name, and null takes a value back. A plugin that can't be loaded has a section
+    that takes any keys.
+    """
+    from nexa.errors import PluginError
+    from nexa.plugins import get_host
+
+    schema = described_schema()
+    definitions = schema.setdefault("$defs", {})
+    host = get_host()
+    for section in host.option_sections():
+        if section in schema["properties"]:
+            continue
+        try:
+            model = host.options_model(section)
+        except PluginError as error:
+            schema["properties"][section] = {"type": "object", "description": error.message}
+            continue
+        if model is not None:
+            options = model.model_json_schema()
+            for name, definition in options.pop("$defs", {}).items():
+                definitions[f"{section}.{name}"] = definition
+            schema["properties"][section] = _renamed(options, section)
+    schedule = definitions["OptimizerSection"]["properties"]["scheduler"]
+    definitions["OptimizerSection"]["properties"]["scheduler"] = {
+        "anyOf": [{"type": "string"}, {"$ref": "#/$defs/LearningRateSchedule"}],
+        "description": schedule.get("description", ""),
+    }
+    for section_schema in (*definitions.values(), schema):
+        _allow_inheritance(section_schema)
+    schema["anyOf"] = [{"required": ["extends"]}, {"required": ["method", "model", "data"]}]
+    return {"$schema": DRAFT, **schema, "title": "Nexa recipe"}
+
+
+def described_schema() -> dict[str, Any]:
+    """The JSON Schema of `Recipe`, each field with its description."""
+    from nexa.recipe.schema import Recipe
+
+    schema = Recipe.model_json_schema()
+    for name, definition in [*schema["$defs"].items(), ("Recipe", schema)]:
+        about = field_descriptions()[name]
+        for field, property_schema in definition["properties"].items():
+            if field in about:
+                property_schema["description"] = about[field]
+    return schema
+
+
+@cache
+def field_descriptions() -> Mapping[str, Mapping[str, str]]:
+    """The text under each field of the recipe schema, by class name and field name."""
+    from nexa.recipe import schema
+
+    tree = ast.parse(inspect.getsource(schema))
+    return {node.name: _attribute_docstrings(node) for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _attribute_docstrings(section: ast.ClassDef) -> dict[str, str]:
+    about: dict[str, str] = {}
+    for statement, following in zip(section.body, section.body[1:], strict=False):
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and isinstance(following, ast.Expr)
+            and isinstance(following.value, ast.Constant)
+            and isinstance(following.value.value, str)
+        ):
+            about[statement.target.id] = " ".join(following.value.value.split())
+    return about
+
+
+def _renamed(node: Any, section: str) -> Any:
+    """A plugin's schema with its references pointing to its renamed definitions."""
+    if isinstance(node, dict):
+        return {
+            key: value.replace("#/$defs/", f"#/$defs/{section}.")
+            if key == "$ref" and isinstance(value, str)
+            else _renamed(value, section)
+            for key, value in node.items()
+        }
+    return [_renamed(value, section) for value in node] if isinstance(node, list) else node
+
+
+def _allow_inheritance(section: dict[str, Any]) -> None:
+    """No key is required, and every key may be null."""
+    section.pop("required", None)
+    for name, field in section.get("properties", {}).items():
+        options = field.get("anyOf")
+        if options is not None:
+            if {"type": "null"} not in options:
+                field["anyOf"] = [*options, {"type": "null"}]
+        else:
+            about = {key: field[key] for key in ("default", "description", "title") if key in field}
+            value = {key: field[key] for key in field if key not in about}
+            section["properties"][name] = {"anyOf": [value, {"type": "null"}], **about}

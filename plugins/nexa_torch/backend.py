@@ -1,0 +1,79 @@
+"""The PyTorch backend as the core sees it; the launching machine needs no torch for its first half."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nexa.backend import Backend, ChatSession, Estimate, LaunchSpec, Preview, Resources, RunResult, SettingAnswer
+from nexa.errors import Problem, UserError
+
+if TYPE_CHECKING:
+    from nexa.recipe.schema import Recipe
+    from nexa.worker.context import RunContext
+
+FACTORY = "nexa_torch.backend:TorchBackend"
+METHODS = ("pretrain", "sft")
+_REQUIRED = ("torch", "transformers", "safetensors", "numpy")
+
+
+class TorchBackend(Backend):
+    """Trains causal language models with Nexa's own loop."""
+
+    def check(self, recipe: Recipe) -> Sequence[Problem]:
+        """Return what stops this recipe here: names, sizes, model files, missing packages and devices."""
+        from nexa_torch.checks import find_problems
+
+        return find_problems(recipe)
+
+    def settings(self, recipe: Recipe) -> Sequence[SettingAnswer]:
+        """Answer for every leaf field of the recipe schema, once each."""
+        from nexa_torch.settings import answer_settings
+
+        return answer_settings(recipe)
+
+    def plan(self, recipe: Recipe, resources: Resources) -> LaunchSpec:
+        """Workers run in this interpreter, one process per GPU or as many as the recipe says."""
+        return LaunchSpec(python=sys.executable, factory=FACTORY, processes_per_node=resources.processes_per_node)
+
+    def estimate(self, recipe: Recipe, resources: Resources) -> Estimate:
+        """Return parameters, memory and checkpoint size by formula."""
+        from nexa_torch.estimate import estimate
+
+        return estimate(recipe, resources)
+
+    def preview(self, recipe: Recipe) -> Preview:
+        """Load tokenizer and data and return the first batch. Raises DataError."""
+        require_packages()
+        from nexa_torch.data.preview import preview
+
+        return preview(recipe)
+
+    def run(self, context: RunContext) -> RunResult:
+        """Train; see `nexa.backend.Backend.run`."""
+        require_packages()
+        from nexa_torch.run import run_training
+
+        return run_training(context)
+
+    def open_chat(self, checkpoint: Path) -> ChatSession:
+        """Load a checkpoint folder, or an adapter with its base model, for `nexa chat`."""
+        require_packages()
+        from nexa_torch.chat import open_chat
+
+        return open_chat(checkpoint)
+
+
+def missing_packages(names: Sequence[str] = _REQUIRED) -> list[str]:
+    """Those of the named packages that are not installed; nothing is imported."""
+    return [name for name in names if importlib.util.find_spec(name) is None]
+
+
+def require_packages() -> None:
+    """Raise UserError saying what to install when a needed package is missing."""
+    missing = missing_packages()
+    if missing:
+        raise UserError(f"the torch backend needs {', '.join(missing)}", hint="type: pip install 'nexa-train[torch]'")

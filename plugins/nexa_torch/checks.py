@@ -1,0 +1,141 @@
+"""What stops a recipe from training with this backend, found without importing torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nexa.errors import Problem, UserError
+from nexa_torch.architectures import ARCHITECTURES, size_problems
+from nexa_torch.backend import METHODS, missing_packages
+from nexa_torch.data.sources import require_local_data
+from nexa_torch.optimizers import OPTIMIZERS, unknown_optimizer
+from nexa_torch.schedules import SCHEDULES, unknown_schedule
+from nexa_torch.sources import ModelSource, resolve_source
+
+if TYPE_CHECKING:
+    from nexa.recipe.schema import Recipe
+
+_INSTALL = "type: pip install 'nexa-train[torch]'"
+
+
+def find_problems(recipe: Recipe) -> list[Problem]:
+    """Return every problem, each with the recipe key it belongs to; empty when training can start."""
+    checks: tuple[Callable[[Recipe], Iterator[Problem]], ...] = (
+        _method,
+        _model,
+        _data,
+        _packages,
+        _adapter,
+        _optimizer,
+        _devices,
+    )
+    return [problem for check in checks for problem in check(recipe)]
+
+
+def _method(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.method not in METHODS:
+        yield Problem(
+            path="method",
+            message=f"the torch backend can't do {recipe.method!r}",
+            hint=f"it can do: {', '.join(METHODS)}",
+        )
+
+
+def _model(recipe: Recipe) -> Iterator[Problem]:
+    model = recipe.model
+    if model.name in ARCHITECTURES:
+        for path, message in size_problems(model):
+            yield Problem(path=path, message=message)
+        if model.tokenizer is None:
+            yield Problem(
+                path="model.tokenizer",
+                message="an architecture has no tokenizer of its own",
+                hint="set model.tokenizer: bytes, or a folder, hub id, GGUF file or pkg:PACKAGE/FILE",
+            )
+        return
+    try:
+        source = resolve_source(model.name)
+    except UserError as error:
+        yield Problem(path="model.name", message=error.message, hint=error.hint)
+        return
+    yield from _hub(recipe, source)
+
+
+def _hub(recipe: Recipe, source: ModelSource) -> Iterator[Problem]:
+    if recipe.model.revision is not None and source.kind != "hub":
+        yield Problem(
+            path="model.revision", message=f"{recipe.model.name!r} is not a hub model, so it has no revisions"
+        )
+
+
+def _data(recipe: Recipe) -> Iterator[Problem]:
+    for path, uri in (
+        ("data.remote_uri", recipe.data.remote_uri),
+        ("data.validation.remote_uri", recipe.data.validation.remote_uri),
+    ):
+        if uri is None:
+            continue
+        try:
+            require_local_data(uri)
+        except UserError as error:
+            yield Problem(path=path, message=error.message, hint=error.hint)
+
+
+def _packages(recipe: Recipe) -> Iterator[Problem]:
+    for name in missing_packages():
+        yield Problem(path="backend", message=f"the torch backend needs the package {name}", hint=_INSTALL)
+    if recipe.model.name.endswith(".gguf") and missing_packages(["gguf"]):
+        yield Problem(path="model.name", message="GGUF files need the package gguf", hint=_INSTALL)
+    if recipe.adapter is not None and missing_packages(["peft"]):
+        yield Problem(path="adapter", message="adapters need the package peft", hint=_INSTALL)
+
+
+def _adapter(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.adapter is None:
+        return
+    if recipe.model.name in ARCHITECTURES:
+        yield Problem(path="adapter", message="an adapter on random weights learns nothing", hint="leave adapter out")
+    if recipe.adapter.type == "qlora":
+        yield Problem(
+            path="adapter.type",
+            message="the torch backend does not train qlora: 4-bit weights need a CUDA GPU and bitsandbytes",
+            hint="set adapter.type=lora",
+        )
+
+
+def _optimizer(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.optimizer.name not in OPTIMIZERS:
+        error = unknown_optimizer(recipe.optimizer.name)
+        yield Problem(path="optimizer.name", message=error.message, hint=error.hint)
+    schedule = recipe.optimizer.scheduler
+    if schedule.name not in SCHEDULES:
+        error = unknown_schedule(schedule.name)
+        yield Problem(path="optimizer.scheduler.name", message=error.message, hint=error.hint)
+    steps = recipe.training.max_steps
+    if steps is not None and schedule.warmup_steps > steps:
+        yield Problem(
+            path="optimizer.scheduler.warmup_steps",
+            message=f"{schedule.warmup_steps} warm-up steps are more than the run's {steps}",
+        )
+
+
+def _devices(recipe: Recipe) -> Iterator[Problem]:
+    cluster = recipe.cluster
+    if cluster.gpus_per_node and cluster.processes_per_node not in (None, cluster.gpus_per_node):
+        yield Problem(
+            path="cluster.processes_per_node",
+            message=f"{cluster.processes_per_node} processes on {cluster.gpus_per_node} GPUs; each needs its own",
+            hint=f"set cluster.processes_per_node={cluster.gpus_per_node} or leave it out",
+        )
+    if recipe.scheduler == "local" and cluster.gpus_per_node and not _has_nvidia_gpu():
+        yield Problem(
+            path="cluster.gpus_per_node",
+            message=f"the recipe asks for {cluster.gpus_per_node} GPUs and this machine shows none",
+            hint="set cluster.gpus_per_node=0 to train on CPU",
+        )
+
+
+def _has_nvidia_gpu() -> bool:
+    return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists()

@@ -1,0 +1,290 @@
+"""Build, load and save causal language models, with or without an adapter.
+
+Models are ordinary transformers models, adapters ordinary PEFT adapters, so what is saved loads
+without Nexa. Weights are read from safetensors or GGUF only, and code shipped with a model never runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from nexa.errors import UserError
+from nexa_torch.architectures import ARCHITECTURES
+from nexa_torch.loss import cross_entropy_of_logits, linear_cross_entropy
+from nexa_torch.sources import ModelSource, resolve_source
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from nexa.recipe.schema import AdapterSection, ModelSection
+
+_PROBE_TOKENS = 6
+_PROBE_TOLERANCE = 1e-3
+
+
+@dataclass(kw_only=True)
+class LanguageModel:
+    """A causal language model as the engine trains it.
+
+    network: the transformers model; its linear layers are wrapped where it has an adapter.
+    adapter: the PEFT model around `network`, None when all weights are trained.
+    fused_head: whether the output head is a plain product, so that loss and head can be fused.
+    takes_positions: whether the decoder accepts position ids, which packing needs.
+    """
+
+    network: PreTrainedModel
+    source: ModelSource
+    adapter: Any = None
+    fused_head: bool = False
+    takes_positions: bool = True
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the input embedding."""
+        return int(self.network.get_input_embeddings().weight.shape[0])
+
+    @property
+    def longest_sequence(self) -> int | None:
+        """Positions the model was made for; None where its configuration does not say."""
+        limit = getattr(self.network.config, "max_position_embeddings", None)
+        return limit if isinstance(limit, int) and limit > 0 else None
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """Number of all and of trained parameters; tied weights count once."""
+        parameters = list(self.network.parameters())
+        return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+
+    def recompute_activations(self) -> None:
+        """Keep block inputs only and compute the rest again in the backward pass."""
+        # Transformers before 5.20 know this under its older name alone.
+        enable = getattr(self.network, "activation_checkpointing_enable", None)
+        (enable or self.network.gradient_checkpointing_enable)({"use_reentrant": False})
+
+    def hidden_states(self, input_ids: Tensor, positions: Tensor | None) -> Tensor:
+        """Output of the last block, after the final norm: [rows, width, d_model].
+
+        Positions that restart inside a row separate documents: attention does not cross them.
+        """
+        arguments = {"position_ids": positions} if positions is not None and self.takes_positions else {}
+        return self.network.base_model(input_ids=input_ids, use_cache=False, **arguments).last_hidden_state
+
+    def loss_sum(self, batch: dict[str, Tensor], *, scale: float, chunk: int) -> Tensor:
+        """`scale` × the summed cross-entropy over the labelled positions of a batch, in fp32."""
+        if self.fused_head:
+            hidden = self.hidden_states(batch["input_ids"], batch["positions"])
+            head = self.network.get_output_embeddings()
+            return linear_cross_entropy(hidden, head.weight, batch["labels"], bias=head.bias, scale=scale, chunk=chunk)
+        arguments = {"position_ids": batch["positions"]} if self.takes_positions else {}
+        logits = self.network(input_ids=batch["input_ids"], use_cache=False, **arguments).logits
+        return cross_entropy_of_logits(logits, batch["labels"], scale=scale)
+
+
+def load_model(
+    section: ModelSection, tokenizer: PreTrainedTokenizerBase, *, row_length: int, seed: int
+) -> LanguageModel:
+    """Build or load the model of a recipe, in fp32, on CPU, ready for probing and training.
+
+    Raises UserError where it does not exist, can't be fetched, or is of a kind that can't be loaded.
+    """
+    source = resolve_source(section.name)
+    if source.kind == "architecture":
+        network = _build(section, tokenizer, row_length=row_length, seed=seed)
+    else:
+        network = load_network(source, revision=section.revision)
+    return _wrap(network, source)
+
+
+def _wrap(network: PreTrainedModel, source: ModelSource) -> LanguageModel:
+    parameters = inspect.signature(network.base_model.forward).parameters
+    model = LanguageModel(network=network, source=source, takes_positions="position_ids" in parameters)
+    model.fused_head = _head_is_plain(model)
+    return model
+
+
+def _build(section: ModelSection, tokenizer: PreTrainedTokenizerBase, *, row_length: int, seed: int) -> PreTrainedModel:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    architecture = ARCHITECTURES[section.name]
+    sizes = architecture.config(section)
+    sizes["max_position_embeddings"] = max(sizes["max_position_embeddings"], row_length)
+    config = AutoConfig.for_model(
+        architecture.model_type,
+        **sizes,
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+def quiet_libraries() -> None:
+    """Turn off the progress bars of transformers: a worker reports progress as events."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def load_network(source: ModelSource, *, revision: str | None = None) -> PreTrainedModel:
+    """Load an existing model in fp32, in training mode off. Raises UserError when that fails."""
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False, "use_safetensors": True}
+    if source.gguf_file is not None:
+        options["gguf_file"] = source.gguf_file
+    if source.kind == "hub" and revision is not None:
+        options["revision"] = revision
+    try:
+        network = AutoModelForCausalLM.from_pretrained(source.location, **options)
+    except OSError as error:
+        raise _unavailable(source, error) from error
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise UserError(f"model {source.name!r} can't be loaded: {_first_line(error)}") from error
+    return _plain(network) if source.gguf_file is not None else network
+
+
+def _plain(network: PreTrainedModel) -> PreTrainedModel:
+    """The same weights in a model that knows nothing of GGUF, so that it saves like any other."""
+    from transformers import AutoModelForCausalLM
+
+    config = network.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with torch.device("meta"):
+        plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain.load_state_dict(network.state_dict(), assign=True)
+    plain.tie_weights()
+    for name, buffer in network.named_buffers():
+        owner, _, leaf = name.rpartition(".")
+        plain.get_submodule(owner)._buffers[leaf] = buffer
+    plain.generation_config = network.generation_config
+    return plain.eval()
+
+
+def _unavailable(source: ModelSource, error: OSError) -> UserError:
+    if source.kind == "hub":
+        return UserError(
+            f"hub model {source.name!r} can't be fetched and is not in the local cache: {_first_line(error)}",
+            hint=f"on a machine with internet, type: hf download {source.name} --local-dir FOLDER; "
+            "then give that folder as model.name. Only safetensors weights are read",
+        )
+    return UserError(
+        f"model {source.name!r} can't be loaded: {_first_line(error)}", hint=f"looked in {source.location}"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def apply_lora(
+    model: LanguageModel, section: AdapterSection, *, seed: int, revision: str | None = None
+) -> LanguageModel:
+    """Freeze the model and add LoRA layers to it, in place; returns the same model.
+
+    Raises UserError when no layer has one of the names in target_modules.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    targets = section.target_modules
+    config = LoraConfig(
+        r=section.rank,
+        lora_alpha=section.alpha,
+        lora_dropout=section.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+        revision=revision,
+    )
+    torch.manual_seed(seed)
+    try:
+        model.adapter = get_peft_model(model.network, config)
+    except ValueError as error:
+        names = sorted(
+            {name.rpartition(".")[2] for name, layer in model.network.named_modules() if isinstance(layer, nn.Linear)}
+        )
+        raise UserError(
+            f"adapter.target_modules {targets!r}: {_first_line(error)}", hint=f"linear layers: {', '.join(names)}"
+        ) from error
+    model.adapter.peft_config["default"].base_model_name_or_path = model.source.name
+    # An adapter on the output head is no plain product any more.
+    model.fused_head = model.fused_head and type(model.network.get_output_embeddings()) is nn.Linear
+    return model
+
+
+@torch.no_grad()
+def _head_is_plain(model: LanguageModel) -> bool:
+    """Whether logits are exactly hidden · weightᵀ + bias: no scaling, no soft cap, no further layer."""
+    head = model.network.get_output_embeddings()
+    if type(head) is not nn.Linear:
+        return False
+    model.network.eval()
+    tokens = torch.arange(1, 1 + _PROBE_TOKENS).remainder(model.vocabulary).unsqueeze(0)
+    logits = model.network(input_ids=tokens, use_cache=False).logits
+    product = nn.functional.linear(model.hidden_states(tokens, None), head.weight, head.bias)
+    return torch.allclose(logits, product, rtol=_PROBE_TOLERANCE, atol=_PROBE_TOLERANCE, equal_nan=True)
+
+
+@torch.no_grad()
+def documents_stay_apart(model: LanguageModel) -> bool:
+    """Whether the second document of a packed row is computed as if it stood alone.
+
+    Found out by trying, since some models (recurrent ones, for example) carry state across a row
+    whatever the positions say.
+    """
+    if not model.takes_positions:
+        return False
+    model.network.eval()
+    device = model.network.device
+    tokens = torch.arange(1, 1 + 2 * _PROBE_TOKENS, device=device).remainder(model.vocabulary).unsqueeze(0)
+    positions = torch.arange(_PROBE_TOKENS, device=device).repeat(2).unsqueeze(0)
+    packed = model.hidden_states(tokens, positions)[:, _PROBE_TOKENS:]
+    alone = model.hidden_states(tokens[:, _PROBE_TOKENS:], positions[:, _PROBE_TOKENS:])
+    return torch.allclose(packed, alone, rtol=_PROBE_TOLERANCE, atol=_PROBE_TOLERANCE, equal_nan=True)
+
+
+def save_model(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write weights, configuration and tokenizer into `folder`, as transformers or PEFT reads them.
+
+    Without an adapter the folder loads with `AutoModelForCausalLM.from_pretrained`; with one it holds
+    the adapter alone and records its base model.
+    """
+    if model.adapter is None:
+        generation = model.network.generation_config
+        if generation is not None and tokenizer.eos_token_id is not None:
+            generation.eos_token_id = stop_tokens(model.network, tokenizer)
+        model.network.save_pretrained(folder)
+    else:
+        model.adapter.save_pretrained(folder, save_embedding_layers=False)
+        # PEFT adds a model card of empty headings; the manifest says what this is.
+        (folder / "README.md").unlink(missing_ok=True)
+    tokenizer.save_pretrained(folder)
+
+
+def stop_tokens(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids that end an answer: the model's own and the tokenizer's end of sequence."""
+    generation = network.generation_config
+    own = generation.eos_token_id if generation is not None else None
+    ids = [own] if isinstance(own, int) else list(own or [])
+    if tokenizer.eos_token_id is not None:
+        ids.append(tokenizer.eos_token_id)
+    return sorted(set(ids))
+
+
+def restore_weights(model: LanguageModel, checkpoint: Path) -> None:
+    """Put a checkpoint's weights into the model it was saved from, in place."""
+    from safetensors.torch import load_file
+
+    if model.adapter is not None:
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(model.adapter, load_file(checkpoint / "adapter_model.safetensors"))
+        return
+    saved = load_network(ModelSource(kind="folder", name=str(checkpoint), location=str(checkpoint)))
+    model.network.load_state_dict(saved.state_dict())

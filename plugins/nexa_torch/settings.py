@@ -1,0 +1,105 @@
+"""What this backend does with every recipe field: honoured, translated how, or refused why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from nexa.backend import Answer, SettingAnswer, leaf_paths
+from nexa.recipe.schema import Recipe
+from nexa_torch.architectures import ARCHITECTURES
+from nexa_torch.data.locate import PACKAGE_SCHEME
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_HUB_DATA = "hf:"
+_WITHOUT_FLOOR = ("constant",)
+
+
+def answer_settings(recipe: Recipe) -> Sequence[SettingAnswer]:
+    """Answer for every leaf of the recipe schema, in schema order."""
+    answers = []
+    for path in leaf_paths(Recipe.model_json_schema()):
+        refusal = _REFUSALS[path](recipe) if path in _REFUSALS else None
+        translation = _TRANSLATIONS[path](recipe) if path in _TRANSLATIONS else None
+        if refusal is not None:
+            answers.append(SettingAnswer(path=path, answer=Answer.REFUSED, detail=refusal))
+        elif translation is not None:
+            answers.append(SettingAnswer(path=path, answer=Answer.TRANSLATED, detail=translation))
+        else:
+            answers.append(SettingAnswer(path=path, answer=Answer.HONOURED))
+    return answers
+
+
+def _architecture_only(recipe: Recipe) -> str | None:
+    if recipe.model.name in ARCHITECTURES:
+        return None
+    return "an existing model brings its own sizes"
+
+
+def _revision(recipe: Recipe) -> str | None:
+    name = recipe.model.name
+    if name in ARCHITECTURES or name.startswith(PACKAGE_SCHEME) or name.startswith(("/", ".", "~")):
+        return "only hub models have revisions"
+    return None
+
+
+def _data_split(recipe: Recipe) -> str | None:
+    return None if recipe.data.remote_uri.startswith(_HUB_DATA) else "only hub data sets have splits"
+
+
+def _validation_split(recipe: Recipe) -> str | None:
+    uri = recipe.data.validation.remote_uri or recipe.data.remote_uri
+    return None if uri.startswith(_HUB_DATA) else "only hub data sets have splits"
+
+
+def _min_lr_ratio(recipe: Recipe) -> str | None:
+    name = recipe.optimizer.scheduler.name
+    return f"schedule {name} does not fall" if name in _WITHOUT_FLOOR else None
+
+
+def _decay_steps(recipe: Recipe) -> str | None:
+    name = recipe.optimizer.scheduler.name
+    return None if name == "wsd" else f"schedule {name} has no separate decay; wsd has"
+
+
+def _adam_only(recipe: Recipe) -> str | None:
+    return "sgd has no moments" if recipe.optimizer.name == "sgd" else None
+
+
+def _qlora(recipe: Recipe) -> str | None:
+    if recipe.adapter is not None and recipe.adapter.type == "qlora":
+        return "4-bit base weights need a CUDA GPU and bitsandbytes; use lora"
+    return None
+
+
+def _precision(recipe: Recipe) -> str | None:
+    return "torch.autocast(bfloat16), weights and optimizer in fp32" if recipe.training.precision == "bf16" else None
+
+
+def _target_modules(recipe: Recipe) -> str | None:
+    adapter = recipe.adapter
+    return (
+        "peft: every linear layer but the output head" if adapter and adapter.target_modules == "all-linear" else None
+    )
+
+
+_Rule = Callable[[Recipe], "str | None"]
+
+_REFUSALS: Mapping[str, _Rule] = {
+    "model.revision": _revision,
+    **{f"model.{size}": _architecture_only for size in ("d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff")},
+    "data.split": _data_split,
+    "data.validation.split": _validation_split,
+    "optimizer.scheduler.min_lr_ratio": _min_lr_ratio,
+    "optimizer.scheduler.decay_steps": _decay_steps,
+    "optimizer.betas": _adam_only,
+    "optimizer.eps": _adam_only,
+    "adapter.type": _qlora,
+}
+
+_TRANSLATIONS: Mapping[str, _Rule] = {
+    "training.precision": _precision,
+    "adapter.target_modules": _target_modules,
+}

@@ -1,0 +1,1 @@
+"""An example of a Nexa plugin, in a package of its own."""

@@ -1,0 +1,175 @@
+"""A training backend: it answers for every setting, plans without side effects, and trains in a worker."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nexa.backend import (
+    Answer,
+    Backend,
+    ChatSession,
+    Estimate,
+    LaunchSpec,
+    Preview,
+    PreviewToken,
+    Resources,
+    RunResult,
+    RunState,
+    SettingAnswer,
+    leaf_paths,
+)
+from nexa.errors import Problem
+from nexa_echo.bytecounts import SYMBOLS, ByteCounts, read_documents
+
+if TYPE_CHECKING:
+    from nexa.recipe.schema import Recipe
+    from nexa.worker.context import RunContext
+
+MODEL_NAME = "byte-counts"
+_BYTES_PER_COUNT = 8
+
+# Fields that Nexa itself acts on, and those that `run` reads.
+_HONOURED = (
+    "schema_version", "extends", "description", "tags", "method", "backend", "scheduler", "run.name", "meta",
+    "artifacts.store_uri", "artifacts.labels", "tracking.observers", "checkpointing.keep_last", "plugin_options",
+    "cluster.num_nodes", "cluster.processes_per_node",
+    "model.name", "data.remote_uri", "data.dataset_version", "training.max_steps", "training.microbatch_size_per_gpu",
+    "training.save_every_steps", "training.log_every_steps",
+)  # fmt: skip
+_TRANSLATED = {
+    "training.seed": "nothing is random",
+    "cluster.threads_per_process": "always one thread",
+    "checkpointing.save_optimizer": "the counts are all there is to save",
+}
+
+
+class EchoBackend(Backend):
+    """Learns byte frequencies from a JSONL file."""
+
+    def check(self, recipe: Recipe) -> Sequence[Problem]:
+        """The model, the length and the data file must be ones that `run` can use."""
+        problems = []
+        if recipe.model.name != MODEL_NAME:
+            hint = f"write model.name: {MODEL_NAME}"
+            problems.append(Problem(path="model.name", message=f"echo can't train {recipe.model.name!r}", hint=hint))
+        if recipe.training.max_steps is None:
+            problems.append(Problem(path="training.max_steps", message="echo needs the number of steps"))
+        if not Path(recipe.data.remote_uri).is_file():
+            problems.append(Problem(path="data.remote_uri", message=f"there is no file {recipe.data.remote_uri}"))
+        return problems
+
+    def settings(self, recipe: Recipe) -> Sequence[SettingAnswer]:
+        """Everything that is neither honoured nor translated is refused."""
+        return [_answer(path) for path in leaf_paths(type(recipe).model_json_schema())]
+
+    def plan(self, recipe: Recipe, resources: Resources) -> LaunchSpec:
+        """The worker runs in this environment."""
+        return LaunchSpec(
+            python=sys.executable,
+            factory="nexa_echo.backend:EchoBackend",
+            processes_per_node=resources.processes_per_node,
+        )
+
+    def estimate(self, recipe: Recipe, resources: Resources) -> Estimate:
+        """256 counts, and nothing else."""
+        return Estimate(
+            parameters=SYMBOLS,
+            trainable_parameters=SYMBOLS,
+            memory_bytes={"weights": SYMBOLS * _BYTES_PER_COUNT},
+            checkpoint_bytes=SYMBOLS * _BYTES_PER_COUNT,
+            total_steps=recipe.training.max_steps,
+        )
+
+    def preview(self, recipe: Recipe) -> Preview:
+        """The bytes of the first microbatch, all of them trained on."""
+        documents = read_documents(Path(recipe.data.remote_uri))
+        tokens = sum(map(len, documents))
+        return Preview(
+            rows=[
+                [PreviewToken(id=byte, text=chr(byte), trained=True) for byte in document]
+                for document in documents[: recipe.training.microbatch_size_per_gpu]
+            ],
+            documents=len(documents),
+            tokens=tokens,
+            trained_tokens=tokens,
+            total_steps=recipe.training.max_steps or 0,
+        )
+
+    def run(self, context: RunContext) -> RunResult:
+        """Take one microbatch a step, in file order; the position follows from the step alone."""
+        training = context.recipe["training"]
+        total, size = training["max_steps"], training["microbatch_size_per_gpu"]
+        delay = context.recipe.get("echo", {}).get("delay_seconds", 0.0)
+        documents = read_documents(Path(context.recipe["data"]["remote_uri"]))
+        model, step = ByteCounts.load(context.resume_from) if context.resume_from else (ByteCounts(), 0)
+        saver = _Saver(context, model, saved_step=step)
+        stop, loss = None, 0.0
+        while step < total and stop is None:
+            batch = [documents[(step * size + row) % len(documents)] for row in range(size)]
+            loss = model.loss(batch)
+            model.learn(batch)
+            step += 1
+            if context.rank == 0 and (step % training["log_every_steps"] == 0 or step == total):
+                context.events.write("metrics", step=step, values={"loss": loss})
+                context.events.write("progress", phase="training", step=step, total_steps=total)
+            if training["save_every_steps"] and step % training["save_every_steps"] == 0:
+                saver.save(step, loss)
+            time.sleep(delay)
+            stop = context.stop_requested()
+        saver.save(step, loss)
+        state = RunState.COMPLETED if step >= total else RunState.STOPPED
+        return RunResult(state=state, step=step, metrics={"loss": loss}, checkpoint=saver.newest)
+
+    def open_chat(self, checkpoint: Path) -> ChatSession:
+        """A session over the counts of a checkpoint."""
+        model, _ = ByteCounts.load(checkpoint)
+        return EchoChat(model)
+
+
+class EchoChat(ChatSession):
+    """Repeats what it is told; continues plain text with the bytes it saw most often."""
+
+    def __init__(self, model: ByteCounts) -> None:
+        self._model = model
+
+    def reply(self, messages: Sequence[Mapping[str, str]], *, max_new_tokens: int, temperature: float) -> Iterator[str]:
+        """Yield the last message again, word by word."""
+        for word in messages[-1]["content"].split()[:max_new_tokens]:
+            yield f"{word} "
+
+    def complete(self, text: str, *, max_new_tokens: int, temperature: float) -> Iterator[str]:
+        """Yield the likeliest bytes, one at a time."""
+        for byte in self._model.likeliest(max_new_tokens):
+            yield chr(byte)
+
+
+class _Saver:
+    """Commits checkpoints on rank 0, no step twice."""
+
+    def __init__(self, context: RunContext, model: ByteCounts, *, saved_step: int) -> None:
+        self._context = context
+        self._model = model
+        self._saved_step = saved_step
+        self.newest: str | None = None
+
+    def save(self, step: int, loss: float) -> None:
+        """Commit the model as it is after `step`."""
+        if self._context.rank != 0 or step == self._saved_step:
+            return
+        staged = self._context.checkpoints.stage(step)
+        self._model.save(staged, step)
+        self.newest = self._context.checkpoints.commit(step, staged, metrics={"loss": loss})
+        self._saved_step = step
+
+
+def _answer(path: str) -> SettingAnswer:
+    if path in _HONOURED:
+        return SettingAnswer(path=path, answer=Answer.HONOURED)
+    if path in _TRANSLATED:
+        return SettingAnswer(path=path, answer=Answer.TRANSLATED, detail=_TRANSLATED[path])
+    return SettingAnswer(path=path, answer=Answer.REFUSED, detail="echo has no such thing")
+

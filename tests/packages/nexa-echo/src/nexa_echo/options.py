@@ -1,0 +1,16 @@
+"""The recipe section `echo:`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class EchoOptions(BaseModel):
+    """Options of the backend `echo`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    delay_seconds: Annotated[float, Field(ge=0.0)] = 0.0
+    """Seconds to wait in every step, to watch a run at leisure."""

@@ -1,0 +1,65 @@
+"""What this package offers to Nexa; imported to list plugins, so it imports nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nexa
+from nexa.specs import BackendSpec, DistillerSpec, ObserverSpec, RecipeFolder, SchedulerSpec
+
+
+@nexa.hookimpl
+def nexa_register_backends() -> list[BackendSpec]:
+    """Return the backend `echo`."""
+    return [
+        BackendSpec(
+            name="echo",
+            summary="Learns how frequent each byte is; needs nothing but Python",
+            factory="nexa_echo.backend:EchoBackend",
+            options_model="nexa_echo.options:EchoOptions",
+            methods=("sft", "pretrain"),
+            capabilities=frozenset({"chat", "estimate", "resume"}),
+        )
+    ]
+
+
+@nexa.hookimpl
+def nexa_register_schedulers() -> list[SchedulerSpec]:
+    """Return the scheduler `echo-detached`."""
+    return [
+        SchedulerSpec(
+            name="echo-detached",
+            summary="Starts the supervisor as a detached process of this machine",
+            factory="nexa_echo.scheduler:DetachedScheduler",
+        )
+    ]
+
+
+@nexa.hookimpl
+def nexa_register_distillers() -> list[DistillerSpec]:
+    """Return the distiller `echo-counts`."""
+    return [
+        DistillerSpec(
+            name="echo-counts",
+            summary="Captures a byte model's prediction for every document",
+            factory="nexa_echo.distiller:CountsDistiller",
+        )
+    ]
+
+
+@nexa.hookimpl
+def nexa_register_observers() -> list[ObserverSpec]:
+    """Return the observer `echo-log`."""
+    return [
+        ObserverSpec(
+            name="echo-log",
+            summary="Writes one line of text per metric record into the run's folder",
+            factory="nexa_echo.observer:LogObserver",
+        )
+    ]
+
+
+@nexa.hookimpl
+def nexa_register_recipe_folders() -> list[RecipeFolder]:
+    """Return the folder with this package's recipes."""
+    return [RecipeFolder(path=Path(__file__).parent / "recipes")]
