@@ -106,7 +106,7 @@ def loss_on_answers(recipe: Recipe) -> bool:
 def read_documents(recipe: Recipe, *, answers: bool) -> tuple[Source, list[Document], list[Document]]:
     """The training source, and the checked training and held-out documents.
 
-    Documents held out by fraction are chosen by the training seed before `max_documents` cuts.
+    Documents held out by fraction are chosen before `max_documents` cuts.
     """
     data, validation_data = recipe.data, recipe.data.validation
     expected = data.expected_dataset_hash and data.expected_dataset_hash.removeprefix("sha256:")
@@ -133,7 +133,12 @@ def _cache(data: DataSection) -> Path:
 
 
 def _hold_out(documents: list[Document], fraction: float, seed: int, uri: str) -> tuple[list[Document], list[Document]]:
-    """Split documents by seeded choice, both parts in their original order and neither empty."""
+    """Split documents by seeded choice, both parts in their original order and neither empty.
+
+    Of a single text, such as a book in one file, the end is held out.
+    """
+    if len(documents) == 1 and (parts := _cut_text(documents[0], fraction)):
+        return [parts[0]], [parts[1]]
     if len(documents) < 2:
         raise DataError(
             f"{uri}: one document can't be divided into training and held-out data",
@@ -143,6 +148,16 @@ def _hold_out(documents: list[Document], fraction: float, seed: int, uri: str) -
     chosen = held_out(seed, len(documents), count).tolist()
     others = set(range(len(documents))).difference(chosen)
     return [documents[i] for i in sorted(others)], [documents[i] for i in chosen]
+
+
+def _cut_text(document: Document, fraction: float) -> tuple[Document, Document] | None:
+    """A text's beginning and its end, cut behind the last line that fits; None where that leaves one empty."""
+    text = document.text or ""
+    at = text.rfind("\n", 0, round(len(text) * (1 - fraction))) + 1
+    beginning, end = text[:at], text[at:]
+    if not beginning.strip() or not end.strip():
+        return None
+    return Document(document.place, text=beginning), Document(document.place, text=end)
 
 
 class _RowBuilder:

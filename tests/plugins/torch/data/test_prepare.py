@@ -116,6 +116,15 @@ def test_fraction_is_held_out_by_seed(write_rows: Callable[..., Path], make_reci
     assert len(held_out(1, max_documents=4)[1]) == 4
 
 
+def test_end_of_a_single_text_is_held_out(tmp_path: Path, make_recipe: Callable[..., Recipe]) -> None:
+    lines = [f"line {i}\n" for i in range(100)]
+    (tmp_path / "book.txt").write_text("".join(lines))
+    data = prepare_data(make_recipe(tmp_path / "book.txt", method="pretrain", data={"validation": {"fraction": 0.1}}))
+    assert data.validation is not None
+    assert data.validation.token_count == len("".join(lines[-10:]) + "#")
+    assert data.train.token_count == len("".join(lines[:-10]) + "#")
+
+
 def test_held_out_data_of_its_own(write_rows: Callable[..., Path], make_recipe: Callable[..., Recipe]) -> None:
     train, validation = write_rows(PAIRS[:30], "train.jsonl"), write_rows(PAIRS[30:], "validation.jsonl")
     data = prepare_data(make_recipe(train, data={"validation": {"remote_uri": str(validation)}, "max_documents": 5}))
