@@ -63,7 +63,9 @@ def test_packing_changes_no_loss(train: Callable[..., Finished]) -> None:
     """One step over all documents: packed rows and single ones hold the same tokens."""
     one_step = {"max_steps": 1, "microbatch_size_per_gpu": 1}
     unpacked = train("unpacked", training={**one_step, "grad_accumulation_steps": 24}, data={"packing": False})
-    packed_rows = int(train("count", training={"max_steps": None, "epochs": 1, "microbatch_size_per_gpu": 1}).result.step)
+    packed_rows = int(
+        train("count", training={"max_steps": None, "epochs": 1, "microbatch_size_per_gpu": 1}).result.step
+    )
     assert packed_rows < 24
     packed = train("packed", training={**one_step, "grad_accumulation_steps": packed_rows})
     assert_same_losses(unpacked, packed)
@@ -162,7 +164,9 @@ def test_loss_that_is_no_number_stops_the_run(tmp_path: Path, rows: Path) -> Non
     weights = load_file(broken / "model.safetensors")
     weights["model.norm.weight"].fill_(float("nan"))
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
-    run = Run(tmp_path / "run", tiny_recipe(rows, **SINGLE_THREAD) | {"model": {"name": str(broken), "max_seq_len": 128}})
+    run = Run(
+        tmp_path / "run", tiny_recipe(rows, **SINGLE_THREAD) | {"model": {"name": str(broken), "max_seq_len": 128}}
+    )
     with pytest.raises(WorkerError, match=r"loss of step 1 is nan.*rows were \[\d+, \d+\]"):
         run.attempt()
     saved = json.loads((tmp_path / "run" / "failed-batch-00000001-rank0.json").read_text())
