@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nexa.errors import Problem, UserError
+from nexa.uris import is_uri
 from nexa_torch.architectures import ARCHITECTURES, size_problems
 from nexa_torch.backend import METHODS, missing_packages
 from nexa_torch.optimizers import OPTIMIZERS, unknown_optimizer
 from nexa_torch.schedules import SCHEDULES, unknown_schedule
-from nexa_torch.sources import ModelSource, resolve_source
+from nexa_torch.sources import PACKAGE_SCHEME, ModelSource, packaged_path, resolve_source
 
 if TYPE_CHECKING:
     from nexa.recipe.schema import Recipe
@@ -24,6 +25,7 @@ def find_problems(recipe: Recipe) -> list[Problem]:
     checks: tuple[Callable[[Recipe], Iterator[Problem]], ...] = (
         _method,
         _model,
+        _data,
         _packages,
         _adapter,
         _optimizer,
@@ -66,6 +68,25 @@ def _hub(recipe: Recipe, source: ModelSource) -> Iterator[Problem]:
         yield Problem(
             path="model.revision", message=f"{recipe.model.name!r} is not a hub model, so it has no revisions"
         )
+
+
+def _data(recipe: Recipe) -> Iterator[Problem]:
+    """Files that the recipe names and that are not here; other places are looked at when the data is read."""
+    named = {
+        "data.remote_uri": recipe.data.remote_uri,
+        "data.validation.remote_uri": recipe.data.validation.remote_uri,
+        "model.chat_template": recipe.model.chat_template,
+    }
+    for path, uri in named.items():
+        if uri is None:
+            continue
+        if uri.startswith(PACKAGE_SCHEME):
+            try:
+                packaged_path(uri)
+            except UserError as error:
+                yield Problem(path=path, message=error.message, hint=error.hint)
+        elif not is_uri(uri) and not Path(uri).expanduser().exists():
+            yield Problem(path=path, message=f"{uri} does not exist")
 
 
 def _packages(recipe: Recipe) -> Iterator[Problem]:
