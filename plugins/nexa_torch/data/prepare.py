@@ -133,7 +133,15 @@ def _cache(data: DataSection) -> Path:
 
 
 def _hold_out(documents: list[Document], fraction: float, seed: int, uri: str) -> tuple[list[Document], list[Document]]:
-    """Split documents by seeded choice, both parts in their original order and neither empty."""
+    """Split documents by seeded choice, both parts in their original order and neither empty.
+
+    A single text gives its end.
+    """
+    if len(documents) == 1 and documents[0].text:
+        start, end = _cut_end(documents[0].text, fraction)
+        if start and end:
+            place = documents[0].place
+            return [Document(place=place, text=start)], [Document(place=place, text=end)]
     if len(documents) < 2:
         raise DataError(
             f"{uri}: one document can't be divided into training and held-out data",
@@ -143,6 +151,13 @@ def _hold_out(documents: list[Document], fraction: float, seed: int, uri: str) -
     chosen = held_out(seed, len(documents), count).tolist()
     others = set(range(len(documents))).difference(chosen)
     return [documents[i] for i in sorted(others)], [documents[i] for i in chosen]
+
+
+def _cut_end(text: str, fraction: float) -> tuple[str, str]:
+    """Cut the last `fraction` of a text off, at the line break before that point where there is one."""
+    point = len(text) - max(1, round(fraction * len(text)))
+    line = text.rfind("\n", 0, point) + 1
+    return text[: line or point], text[line or point :]
 
 
 class _RowBuilder:
