@@ -60,6 +60,12 @@ class LanguageModel:
         parameters = list(self.network.parameters())
         return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
+    def recompute_activations(self) -> None:
+        """Keep block inputs only and compute the rest again in the backward pass."""
+        # Transformers before 5.20 know this under its older name alone.
+        enable = getattr(self.network, "activation_checkpointing_enable", None)
+        (enable or self.network.gradient_checkpointing_enable)({"use_reentrant": False})
+
     def hidden_states(self, input_ids: Tensor, positions: Tensor | None) -> Tensor:
         """Output of the last block, after the final norm: [rows, width, d_model].
 
@@ -222,7 +228,7 @@ def _head_is_plain(model: LanguageModel) -> bool:
     tokens = torch.arange(1, 1 + _PROBE_TOKENS).remainder(model.vocabulary).unsqueeze(0)
     logits = model.network(input_ids=tokens, use_cache=False).logits
     product = nn.functional.linear(model.hidden_states(tokens, None), head.weight, head.bias)
-    return torch.allclose(logits, product, rtol=_PROBE_TOLERANCE, atol=_PROBE_TOLERANCE)
+    return torch.allclose(logits, product, rtol=_PROBE_TOLERANCE, atol=_PROBE_TOLERANCE, equal_nan=True)
 
 
 @torch.no_grad()
@@ -240,7 +246,7 @@ def documents_stay_apart(model: LanguageModel) -> bool:
     positions = torch.arange(_PROBE_TOKENS, device=device).repeat(2).unsqueeze(0)
     packed = model.hidden_states(tokens, positions)[:, _PROBE_TOKENS:]
     alone = model.hidden_states(tokens[:, _PROBE_TOKENS:], positions[:, _PROBE_TOKENS:])
-    return torch.allclose(packed, alone, rtol=_PROBE_TOLERANCE, atol=_PROBE_TOLERANCE)
+    return torch.allclose(packed, alone, rtol=_PROBE_TOLERANCE, atol=_PROBE_TOLERANCE, equal_nan=True)
 
 
 def save_model(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

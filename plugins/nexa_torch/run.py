@@ -102,7 +102,7 @@ def _prepare(context: RunContext, recipe: Recipe, ranks: Ranks) -> _Session:
         restore_weights(model, context.resume_from)
     model.network.to(ranks.device)
     if recipe.training.activation_checkpointing:
-        model.network.gradient_checkpointing_enable({"use_reentrant": False})
+        model.recompute_activations()
     options = torch_options(recipe)
     wish = read_cursor(context.resume_from).cpu_matmul if context.resume_from else options.cpu_matmul
     matmul = _choose_matmul(wish, recipe, model, data, options.loss_chunk)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from nexa.errors import DataError
-
 from nexa_torch.data.files import data_files, hash_data, require_hash
 from nexa_torch.data.locate import local_path
 from nexa_torch.data.readers import Record, read_file
@@ -51,20 +50,10 @@ def open_source(
     return source
 
 
-def require_local_data(uri: str) -> None:
-    """Raise DataError where local data is missing or a folder without data files; passes what lies elsewhere."""
-    if not uri.startswith(HUB_SCHEME) and "://" not in uri:
-        _existing_files(local_path(uri))
-
-
-def _existing_files(path: Path) -> list[Path]:
+def _open_path(uri: str, path: Path) -> Source:
     if not path.exists():
         raise DataError(f"data not found: {path}", hint=_neighbours(path))
-    return data_files(path)
-
-
-def _open_path(uri: str, path: Path) -> Source:
-    files = _existing_files(path)
+    files = data_files(path)
     sha256 = hash_data(path)
 
     def records() -> Iterator[Record]:
