@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nexa.errors import Problem, UserError
+from nexa.uris import is_uri
 from nexa_torch.architectures import ARCHITECTURES, size_problems
 from nexa_torch.backend import METHODS, missing_packages
-from nexa_torch.data.sources import require_local_data
 from nexa_torch.optimizers import OPTIMIZERS, unknown_optimizer
 from nexa_torch.schedules import SCHEDULES, unknown_schedule
-from nexa_torch.sources import ModelSource, resolve_source
+from nexa_torch.sources import PACKAGE_SCHEME, ModelSource, packaged_path, resolve_source
 
 if TYPE_CHECKING:
     from nexa.recipe.schema import Recipe
@@ -71,16 +71,22 @@ def _hub(recipe: Recipe, source: ModelSource) -> Iterator[Problem]:
 
 
 def _data(recipe: Recipe) -> Iterator[Problem]:
-    for path, uri in (
-        ("data.remote_uri", recipe.data.remote_uri),
-        ("data.validation.remote_uri", recipe.data.validation.remote_uri),
-    ):
+    """Files that the recipe names and that are not here; other places are looked at when the data is read."""
+    named = {
+        "data.remote_uri": recipe.data.remote_uri,
+        "data.validation.remote_uri": recipe.data.validation.remote_uri,
+        "model.chat_template": recipe.model.chat_template,
+    }
+    for path, uri in named.items():
         if uri is None:
             continue
-        try:
-            require_local_data(uri)
-        except UserError as error:
-            yield Problem(path=path, message=error.message, hint=error.hint)
+        if uri.startswith(PACKAGE_SCHEME):
+            try:
+                packaged_path(uri)
+            except UserError as error:
+                yield Problem(path=path, message=error.message, hint=error.hint)
+        elif not is_uri(uri) and not Path(uri).expanduser().exists():
+            yield Problem(path=path, message=f"{uri} does not exist")
 
 
 def _packages(recipe: Recipe) -> Iterator[Problem]:

@@ -10,24 +10,23 @@ import argparse
 import hashlib
 import os
 import shutil
-import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-from _measure import Timing, ratio, report
+from tests.bench._measure import Timing, report
 
 from nexa_file.store import FileStore
 
 
-def main() -> None:
+def main(argv: Sequence[str] = ()) -> None:
     """Measure commits of one large file, of several, and of a copy of what is stored already."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gibibytes", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=None, help="where to work; default: the temporary folder")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     size = int(options.gibibytes * 2**30)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
@@ -46,17 +45,15 @@ def compare(folder: Path, size: int, count: int, rounds: int, *, synced: bool) -
         staged = stage(folder, size, count, seed=turn)
         if synced:
             os.sync()
-        seconds["file_digest"].append(timed(lambda: digest(staged)))
+        seconds["file_digest"].append(timed(digest, staged))
         if synced:
-            seconds["cp"].append(timed(lambda: shutil.copytree(staged, folder / "copy")))
+            seconds["cp"].append(timed(shutil.copytree, staged, folder / "copy"))
             shutil.rmtree(folder / "copy")
         else:
             shutil.rmtree(staged)
             staged = stage(folder, size, count, seed=turn)
         store = open_store(folder / "store")
-        seconds["commit"].append(
-            timed(lambda: store.commit(staged, "checkpoints/bench", kind="checkpoint", manifest={}))
-        )
+        seconds["commit"].append(timed(store.commit, staged, "checkpoints/bench", kind="checkpoint", manifest={}))
         shutil.rmtree(folder / "store")
     return {name: Timing(name, tuple(values)) for name, values in seconds.items() if values}
 
@@ -93,10 +90,10 @@ def digest(folder: Path) -> None:
             hashlib.file_digest(file, "sha256")
 
 
-def timed(call: object) -> float:
+def timed(call: Callable[..., object], *arguments: object, **options: object) -> float:
     """Seconds that a call takes."""
     started = time.perf_counter()
-    call()  # type: ignore[operator]
+    call(*arguments, **options)
     return time.perf_counter() - started
 
 
@@ -105,7 +102,3 @@ def open_store(root: Path) -> FileStore:
     store = FileStore()
     store.open(root.as_uri())
     return store
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from workspace import RECIPE, ROWS, Outcome, Workspace
+from workspace import RECIPE, ROWS, Outcome, Workspace, status
 
 GOOD_ROW = json.dumps(ROWS[0])
 
@@ -114,9 +114,9 @@ def test_data_in_a_run(workspace: Workspace) -> None:
     assert "rows.jsonl:2" in outcome.out + outcome.err
     assert "Traceback" not in outcome.out + outcome.err
     (run,) = workspace.runs_dir.iterdir()
-    status = workspace.status(run)
-    assert status["state"] == "failed"
-    assert "rows.jsonl:2" in status["reason"]
+    ended = status(run)
+    assert ended.state == "failed"
+    assert "rows.jsonl:2" in ended.reason
     assert not list(workspace.store.rglob("manifest.json"))
 
 

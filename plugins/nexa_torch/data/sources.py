@@ -50,20 +50,10 @@ def open_source(
     return source
 
 
-def require_local_data(uri: str) -> None:
-    """Raise DataError where local data is missing or a folder without data files; passes what lies elsewhere."""
-    if not uri.startswith(HUB_SCHEME) and "://" not in uri:
-        _existing_files(local_path(uri))
-
-
-def _existing_files(path: Path) -> list[Path]:
+def _open_path(uri: str, path: Path) -> Source:
     if not path.exists():
         raise DataError(f"data not found: {path}", hint=_neighbours(path))
-    return data_files(path)
-
-
-def _open_path(uri: str, path: Path) -> Source:
-    files = _existing_files(path)
+    files = data_files(path)
     sha256 = hash_data(path)
 
     def records() -> Iterator[Record]:

