@@ -94,7 +94,7 @@ class ReservedFile:
     def __init__(self, path: Path, *, size: int = 16384) -> None:
         self.path = path
         self._size = size
-        self._reserve = path.with_name(f".{path.name}.{os.getpid()}-reserve")
+        self._reserve = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}-reserve")
         with self._reserve.open("wb") as file:
             file.write(b" " * size)
             file.flush()

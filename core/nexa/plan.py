@@ -16,7 +16,7 @@ from nexa.backend import Resources
 from nexa.errors import Problem, RecipeError
 from nexa.scheduler import Attempt
 from nexa.settings_report import SettingLine, refused_settings, settings_report
-from nexa.uris import absolute_uri
+from nexa.uris import absolute_uri, is_uri
 
 if TYPE_CHECKING:
     from nexa.backend import Backend, Estimate, LaunchSpec
@@ -139,6 +139,9 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings) -> 
         *scheduler.check(recipe, resources),
         *refused_settings(lines, backend=recipe.backend),
     ]
+    # A backend that looks at these files itself knows better what is wrong with them.
+    told = {problem.path for problem in problems}
+    problems += [problem for problem in _missing_files(recipe) if problem.path not in told]
     batch = _batch(recipe, resources, problems)
     if problems or batch is None:
         raise RecipeError([_placed(problem, loaded) for problem in problems])
@@ -185,6 +188,20 @@ def _method_problems(recipe: Recipe, backend: BackendSpec) -> list[Problem]:
             message=f"backend {backend.name!r} has no method {recipe.method!r}",
             hint=f"it has {', '.join(backend.methods)}",
         )
+    ]
+
+
+def _missing_files(recipe: Recipe) -> list[Problem]:
+    """Problems of the local files that a recipe names and that are not there."""
+    named = {
+        "data.remote_uri": recipe.data.remote_uri,
+        "data.validation.remote_uri": recipe.data.validation.remote_uri,
+        "model.chat_template": recipe.model.chat_template,
+    }
+    return [
+        Problem(path=key, message=f"there is no file or folder {place}")
+        for key, place in named.items()
+        if place is not None and not is_uri(place) and not Path(place).exists()
     ]
 
 

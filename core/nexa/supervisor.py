@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -87,7 +88,7 @@ class Supervisor:
         launch = self._plan["launch"]
         argv = worker_argv(launch, self._place.run_dir, self._place.attempt)
         environment = worker_environment(os.environ, launch, self._place.run_dir, self._place.attempt)
-        _log.info("starting workers", extra={"argv": argv})
+        _log.info("starting workers: %s", shlex.join(argv))
         return subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -20,7 +20,8 @@ _SHORTEST_SECRET = 6
 _BEARER = re.compile(r"\b(Bearer|Basic)(\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
 _USERINFO = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*://)[^\s/@:]*(?::[^\s/@]*)?@")
 _ASSIGNED = re.compile(
-    r"(?i)(\b[\w-]*(?:token|secret|passw(?:or)?d|api[_-]?key|access[_-]?key|private[_-]?key)\s*[=:]\s*[\"']?)([^\s\"',;&]{6,})"
+    r"(?i)(\b[\w-]*(?:token|secret|passw(?:or)?d|api[_-]?key|access[_-]?key|private[_-]?key)[\"']?\s*[=:]\s*)"
+    r"(?:\"[^\"]{6,}\"|'[^']{6,}'|[^\s\"',;&]{6,})"
 )
 
 # C0 but tab and newline, DEL and C1, bidirectional marks, overrides and isolates, line and paragraph

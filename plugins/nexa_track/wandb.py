@@ -59,3 +59,6 @@ class WandbObserver(Observer):
             self._run.log({"samples": table})
         self._run.finish(exit_code=int(self._failed))
         self._run = None
+        # `finish` returns before W&B's own process has written its file; ending that process waits for it.
+        if wandb.run is None:
+            wandb.teardown()

@@ -145,3 +145,15 @@ def test_show_for_people_lists_files_and_metrics(store, capsys):
 def test_an_unknown_scheme_is_named(capsys):
     assert main(["artifacts", "list", "--store", "nowhere://x"]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_show_counts_long_lists_instead_of_printing_them(store, tmp_path, capsys):
+    staged = tmp_path / "staged"
+    staged.mkdir()
+    (staged / "a").write_text("")
+    packages = {f"package-{number}": "1.0" for number in range(200)}
+    store.commit(staged, "datasets/d", kind="dataset", manifest={"lineage": {"environment": {"packages": packages}}})
+    assert main(["artifacts", "show", "datasets/d"]) == 0
+    out = capsys.readouterr().out
+    assert "200 entries" in out
+    assert "package-7" not in out

@@ -15,11 +15,3 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
     made = make_workspace(tmp_path / "work")
     yield made
     end_all(made)
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    """A workspace of one module, for tests that only read or are refused."""
-    made = make_workspace(tmp_path_factory.mktemp("e2e") / "work")
-    yield made
-    end_all(made)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from workspace import RECIPE, ROWS, Outcome, Workspace
+from workspace import RECIPE, ROWS, Outcome, Workspace, status
 
 GOOD_ROW = json.dumps(ROWS[0])
 
@@ -27,9 +27,9 @@ def refused(workspace: Workspace, outcome: Outcome, *expected: str, exit_code: i
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (RECIPE.replace("max_steps", "max_step"), [r"tiny\.yaml:15:3", "training.max_step", "max_steps"]),
-        (RECIPE.replace("max_steps: 4", "max_steps: four"), [r"tiny\.yaml:15:", "training.max_steps"]),
-        (RECIPE.replace("global_batch_size: 4", "global_batch_size: 5"), [r"tiny\.yaml:14:", "5 rows", "4 or 6"]),
+        (RECIPE.replace("max_steps", "max_step"), [r"tiny\.yaml:14:3", "training.max_step", "max_steps"]),
+        (RECIPE.replace("max_steps: 4", "max_steps: four"), [r"tiny\.yaml:14:", "training.max_steps"]),
+        (RECIPE.replace("global_batch_size: 4", "global_batch_size: 5"), [r"tiny\.yaml:13:", "5 rows", "4 or 6"]),
         (RECIPE + "backend: trch\n", ["trch", "torch"]),
         (RECIPE + "scheduler: slrm\n", ["slrm", "local"]),
         (RECIPE.replace("method: sft", "method: sfft"), ["sfft", "sft"]),
@@ -38,7 +38,7 @@ def refused(workspace: Workspace, outcome: Outcome, *expected: str, exit_code: i
         (RECIPE + "method: pretrain\n", [r"tiny\.yaml:20:1", "method"]),
         ("model: [\n", [r"tiny\.yaml:\d+:"]),
         ("", [r"tiny\.yaml"]),
-        (RECIPE.replace("lr: 1e-3", "lr: .nan"), ["optimizer.lr"]),
+        (RECIPE.replace("lr: 1e-3", "lr: .nan"), [r"tiny\.yaml:17:7:", "finite"]),
         (RECIPE.replace("n_heads: 4", "n_heads: 5"), ["n_heads", "64"]),
         (RECIPE + "extends: tiny.yaml\n", ["tiny"]),
     ],
@@ -81,12 +81,12 @@ def test_recipe(workspace: Workspace, text: str, expected: list[str]) -> None:
     ],
     ids=lambda value: "-".join(value[1:]) if value and value[0] == "launch" else "",
 )
-def test_command_line(shared: Workspace, arguments: list[str], expected: list[str]) -> None:
-    refused(shared, shared.nexa(*arguments), *expected)
+def test_command_line(workspace: Workspace, arguments: list[str], expected: list[str]) -> None:
+    refused(workspace, workspace.nexa(*arguments), *expected)
 
 
-def test_unknown_mode_lists_the_choices(shared: Workspace) -> None:
-    outcome = shared.nexa("launch", "--config-mode", "v9")
+def test_unknown_mode_lists_the_choices(workspace: Workspace) -> None:
+    outcome = workspace.nexa("launch", "--config-mode", "v9")
     assert outcome.exit_code == 2
     assert all(mode in outcome.err for mode in ("v1", "v2", "v3"))
 
@@ -114,9 +114,9 @@ def test_data_in_a_run(workspace: Workspace) -> None:
     assert "rows.jsonl:2" in outcome.out + outcome.err
     assert "Traceback" not in outcome.out + outcome.err
     (run,) = workspace.runs_dir.iterdir()
-    status = workspace.status(run)
-    assert status["state"] == "failed"
-    assert "rows.jsonl:2" in status["reason"]
+    ended = status(run)
+    assert ended.state == "failed"
+    assert "rows.jsonl:2" in ended.reason
     assert not list(workspace.store.rglob("manifest.json"))
 
 
@@ -149,6 +149,8 @@ def test_sequence_longer_than_the_model(workspace: Workspace) -> None:
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "max_position_embeddings": 64, **sizes}
     (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 300}))
+    # The smallest file in the safetensors format: an empty header.
+    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     text = RECIPE.replace("name: llama", "name: short")
     (workspace.folder / "tiny.yaml").write_text(re.sub(r"  (d_model|n_layers|n_heads): \d+\n", "", text))
     refused(workspace, workspace.nexa("launch", "tiny.yaml", "--dry-run"), "max_seq_len", "128", "64")

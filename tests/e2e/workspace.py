@@ -7,12 +7,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+
+from nexa.runs.actions import kill
+from nexa.runs.state import RunStatus, run_status
+from nexa.runs.store import Run
+
+ECHO_SOURCE = Path(__file__).parent.parent / "packages" / "nexa-echo" / "src"
 
 T = TypeVar("T")
 
@@ -36,6 +42,20 @@ optimizer:
   lr: 1e-3
 cluster:
   threads_per_process: 1
+"""
+
+ECHO_RECIPE = """\
+method: pretrain
+backend: echo
+model:
+  name: byte-counts
+data:
+  remote_uri: words.jsonl
+training:
+  max_steps: 100000
+  save_every_steps: 1000000
+echo:
+  delay_seconds: 0.02
 """
 
 ROWS = [
@@ -113,23 +133,28 @@ class Workspace:
             raise
         return Outcome(process.returncode, out, err)
 
-    def launch(self, *arguments: str) -> Path:
+    def launch(self, *arguments: str, **variables: str) -> Path:
         """Launch a run, detached, and return its folder."""
-        outcome = self.nexa("launch", *arguments, "--json", "--detach")
+        outcome = self.nexa("launch", *arguments, "--json", "--detach", **variables)
         assert outcome.exit_code == 0, outcome.err
         return self.runs_dir / outcome.json["run_id"]
 
-    def wait(self, run: Path, *, timeout: float = 60.0) -> Mapping[str, Any]:
-        """Wait until a run has ended and return its status."""
-        ended = {"completed", "stopped", "failed", "killed", "lost"}
-        return until(lambda: self.status(run), lambda status: status["state"] in ended, timeout=timeout)
+    def install_echo(self) -> None:
+        """Install the package nexa-echo for this workspace.
 
-    def status(self, run: Path) -> Mapping[str, Any]:
-        """What `nexa show --json` says of a run."""
-        outcome = self.nexa("show", run.name, "--json")
-        assert outcome.exit_code == 0, outcome.err
-        status: Mapping[str, Any] = outcome.json
-        return status
+        Its backend trains a model of byte counts on the standard library, so that its workers start
+        at once.
+        """
+        information = self.folder / "site" / "nexa_echo-0.1.0.dist-info"
+        information.mkdir(parents=True)
+        (information / "METADATA").write_text("Metadata-Version: 2.1\nName: nexa-echo\nVersion: 0.1.0\n")
+        (information / "entry_points.txt").write_text("[nexa]\necho = nexa_echo.plugin\n")
+        (self.folder / "echo.yaml").write_text(ECHO_RECIPE)
+        (self.folder / "words.jsonl").write_text('{"text": "ahoy"}\n{"text": "belay"}\n')
+
+    def echo_variables(self) -> dict[str, str]:
+        """Variables that let a command see nexa-echo."""
+        return {"PYTHONPATH": os.pathsep.join([str(self.folder / "site"), str(ECHO_SOURCE)])}
 
 
 def until(ask: Callable[[], T], good: Callable[[T], bool], *, timeout: float = 60.0) -> T:
@@ -141,7 +166,17 @@ def until(ask: Callable[[], T], good: Callable[[T], bool], *, timeout: float = 6
             return answer
         if time.monotonic() > deadline:
             pytest.fail(f"not within {timeout} s; the last answer was {answer!r}")
-        time.sleep(0.05)
+        time.sleep(0.1)
+
+
+def status(run: Path) -> RunStatus:
+    """What every command that shows a run says of it."""
+    return run_status(Run(run))
+
+
+def wait(run: Path, *, timeout: float = 90.0) -> RunStatus:
+    """Wait until a run has ended and return its status."""
+    return until(lambda: status(run), lambda seen: not seen.active, timeout=timeout)
 
 
 def events(run: Path, type: str | None = None) -> list[dict[str, Any]]:
@@ -151,6 +186,24 @@ def events(run: Path, type: str | None = None) -> list[dict[str, Any]]:
         lines = path.read_text().splitlines(keepends=True)
         records += [json.loads(line) for line in lines if line.endswith("\n")]
     return [record for record in records if type is None or record["type"] == type]
+
+
+def losses(run: Path) -> dict[int, float]:
+    """Training loss by step; a step trained twice keeps its last value."""
+    return {event["step"]: event["values"]["loss"] for event in events(run, "metrics")}
+
+
+def at_step(run: Path, step: int) -> None:
+    """Wait until a run has done a step."""
+    until(lambda: max(losses(run), default=0), lambda done: done >= step)
+
+
+def process(run: Path, what: str, attempt: int = 1) -> int:
+    """Process id that an attempt's file records, once it is there."""
+    path = run / "attempts" / str(attempt) / what
+    until(path.is_file, bool)
+    pid: int = json.loads(path.read_text())["pid"]
+    return pid
 
 
 def make_workspace(folder: Path) -> Workspace:
@@ -165,5 +218,5 @@ def end_all(workspace: Workspace) -> None:
     """Kill whatever a test left running."""
     if workspace.runs_dir.is_dir():
         for run in workspace.runs_dir.iterdir():
-            if workspace.status(run)["state"] in {"queued", "starting", "running", "stopping"}:
-                workspace.nexa("kill", run.name)
+            if (run / "run.json").is_file() and status(run).active:
+                kill(Run(run))

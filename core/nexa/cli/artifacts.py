@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from nexa.artifacts import ArtifactStore, Damage, StoredArtifact
 
+# Longer than any lineage section but the list of installed packages.
+_MAX_LEAVES = 40
 _REFERENCE = "NAME is an artifact's name, a run id or the start of one, or `latest`."
 
 
@@ -228,8 +230,10 @@ def _print_artifact(artifact: StoredArtifact, manifest: Mapping[str, Any]) -> No
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield dotted path and value of everything inside nested objects."""
-    if isinstance(value, dict):
+    """Yield dotted path and value of what is inside nested objects; of a long list of values, its length."""
+    if isinstance(value, dict) and len(value) > _MAX_LEAVES and not any(isinstance(v, dict) for v in value.values()):
+        yield path, f"{len(value)} entries; --json shows them"
+    elif isinstance(value, dict):
         for key, item in value.items():
             yield from _leaves(item, f"{path}.{key}")
     else:

@@ -6,15 +6,9 @@ escape in it takes effect.
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
 import os
 import sys
-import tempfile
-import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePath
 from typing import Any, NoReturn
 
 import click
@@ -26,11 +20,17 @@ BUG_EXIT_CODE = 70
 
 def print_json(value: Any) -> None:
     """Print JSON for programs: ASCII, two-space indent; dataclasses become objects, NaN null."""
+    import json
+
     click.echo(json.dumps(to_json(value), indent=2))
 
 
 def to_json(value: Any) -> Any:
     """Return `value` as plain JSON values; raises TypeError for what has no JSON form."""
+    import dataclasses
+    import math
+    from pathlib import PurePath
+
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -111,6 +111,8 @@ def report_bug(error: BaseException) -> int:
 
     With NEXA_DEBUG=1 the traceback goes to stderr instead.
     """
+    import traceback
+
     from nexa.text import redact, sanitize
 
     details = redact(sanitize("".join(traceback.format_exception(error))))
@@ -127,6 +129,8 @@ def report_bug(error: BaseException) -> int:
 
 def _keep(details: str) -> str:
     """Write a traceback to a new private file and return its path, or why that failed."""
+    import tempfile
+
     try:
         descriptor, path = tempfile.mkstemp(prefix="nexa-traceback-", suffix=".txt")
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nexa.cli.runref import run_argument
+from nexa.text import sanitize, sanitize_line
 
 if TYPE_CHECKING:
     from nexa.artifacts import StoredArtifact
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @run_argument
+@click.option("--samples", is_flag=True, help="Show the answers sampled first and last instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def command(reference: str, as_json: bool) -> None:
+def command(reference: str, samples: bool, as_json: bool) -> None:
     """Show one run: state and reason, progress, metrics, attempts, checkpoints, recipe.
 
     RUN is an id, the start of one, a name (its newest run), or `latest`.
@@ -27,9 +29,11 @@ def command(reference: str, as_json: bool) -> None:
     from nexa.cli.output import print_json
     from nexa.cli.runref import open_run, status_document
     from nexa.runs.state import run_status
-    from nexa.text import sanitize
 
     run = open_run(reference)
+    if samples:
+        _show_samples(run, as_json=as_json)
+        return
     status = run_status(run)
     checkpoints, trouble = _checkpoints(run)
     attempts = list(_attempts(run))
@@ -57,6 +61,37 @@ def command(reference: str, as_json: bool) -> None:
     click.echo()
     for line in _next_commands(run, status):
         click.echo(line)
+
+
+def _show_samples(run: Run, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from nexa.cli.output import print_json
+    from nexa.runs.samples import sample_changes
+
+    changes = sample_changes(run)
+    if as_json:
+        print_json([asdict(change) for change in changes])
+    elif not changes:
+        click.echo("No samples yet; a recipe names prompts in samples.prompts.")
+    for change in [] if as_json else changes:
+        click.echo(sanitize_line(change.prompt))
+        click.echo(f"  before  {_flowing(change.first)}")
+        if change.last_step > change.first_step:
+            click.echo(f"  after   {_flowing(change.last)}")
+
+
+def _flowing(answer: str) -> str:
+    """An answer in lines that fit a terminal, indented under its heading."""
+    import shutil
+    import textwrap
+
+    width = max(40, min(shutil.get_terminal_size().columns, 100))
+    indent = " " * 10
+    lines = textwrap.wrap(
+        sanitize_line(" ".join(answer.split())), width, initial_indent=indent, subsequent_indent=indent
+    )
+    return "\n".join(lines).strip() or "(nothing)"
 
 
 def _facts(run: Run, status: RunStatus) -> Iterator[tuple[str, str]]:
@@ -131,7 +166,6 @@ def _checkpoints(run: Run) -> tuple[list[StoredArtifact], str]:
 def _print_checkpoints(checkpoints: Sequence[StoredArtifact], trouble: str) -> None:
     from nexa.cli import units
     from nexa.cli.output import table
-    from nexa.text import sanitize
 
     if trouble:
         click.echo(sanitize(f"\ncheckpoints can't be listed: {trouble}"))
@@ -185,6 +219,8 @@ def _value(value: Any) -> str:
 def _next_commands(run: Run, status: RunStatus) -> Iterator[str]:
     yield f"log:      nexa logs {'-f ' if status.active else ''}{run.run_id}"
     yield f"metrics:  nexa metrics {run.run_id}"
+    if run.plan["recipe"]["samples"]["prompts"]:
+        yield f"samples:  nexa show {run.run_id} --samples"
     if status.active:
         yield f"stop:     nexa stop {run.run_id}"
     elif status.state != "completed":

@@ -55,10 +55,10 @@ class MetricTable:
         length = len(self)
         self.ts.extend(array("d", ts))
         self.steps.extend(array("q", steps))
-        for name in dict.fromkeys(chain.from_iterable(values)):
+        for name, block in _columns(values).items():
             column = self.columns.setdefault(name, array("d"))
             column.extend(_absent(length - len(column)))
-            column.extend(_column([point.get(name) for point in values]))
+            column.extend(_column(block))
         for column in self.columns.values():
             column.extend(_absent(len(self) - len(column)))
 
@@ -77,7 +77,16 @@ def _absent(count: int) -> array[float]:
     return array("d", [nan]) * max(0, count)
 
 
-def _column(values: list[float | None]) -> array[float]:
+def _columns(points: Sequence[Mapping[str, float | None]]) -> dict[str, Sequence[float | None]]:
+    """Turn points into columns, None where a point lacks a name."""
+    names = tuple(points[0]) if points else ()
+    # Nearly always all points have the same names, and then no loop in Python is needed.
+    if list(map(tuple, points)).count(names) == len(points):
+        return dict(zip(names, zip(*(point.values() for point in points), strict=True), strict=True))
+    return {name: [point.get(name) for point in points] for name in dict.fromkeys(chain.from_iterable(points))}
+
+
+def _column(values: Sequence[float | None]) -> array[float]:
     try:
         return array("d", values)  # type: ignore[arg-type]
     except TypeError:

@@ -17,7 +17,7 @@ import msgspec
 
 Record = TypeVar("Record")
 
-_CHUNK_BYTES = 4 << 20
+_CHUNK_BYTES = 1 << 20
 _FINGERPRINT_BYTES = 64
 
 

@@ -57,7 +57,7 @@ def read_yaml(path: Path, kind: OriginKind = OriginKind.RECIPE) -> Node:
     except OSError as error:
         _fail(f"can't be read: {error.strerror or error}", file)
     if len(data) > MAX_BYTES:
-        _fail(f"larger than {MAX_BYTES // 1024} KiB, too large for a recipe", file)
+        _fail(f"larger than {MAX_BYTES // 1024} KiB, too large for a recipe", file, 1, 1)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

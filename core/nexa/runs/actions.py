@@ -64,7 +64,11 @@ def kill(run: Run, *, reason: str = "killed by the user") -> RunStatus:
     attempt.request("kill", reason)
     job = job_of(attempt)
     if job is not None:
-        _scheduler(job.scheduler).cancel(job, force=True)
+        try:
+            _scheduler(job.scheduler).cancel(job, force=True)
+        except NexaError:
+            attempt.withdraw("kill")
+            raise
     if not processes_of(run.path, attempt.number):
         _record_end(attempt, State.KILLED, reason)
     return run_status(run)

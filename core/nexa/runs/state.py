@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from nexa.runs.store import AttemptFolder, Run
 from nexa.scheduler import JobRef, JobState, JobStatus
-from nexa.worker.identity import Liveness
+from nexa.worker.identity import Liveness, ProcessIdentity, uptime_seconds
 
 STALE_AFTER_SECONDS = 60.0
 PROBABLY_LOST_AFTER_SECONDS = 600.0
 # Files of other machines show up late on some shared file systems.
 _SHARED_FILE_DELAY_SECONDS = 30.0
+
+
+# Enough for the newest metrics; evaluations and checkpoints are rarer and lie further back.
+_SHORT_TAIL_BYTES = 4096
+_WHOLE_TAIL_BYTES = 1 << 18
 
 
 class State(StrEnum):
@@ -124,7 +129,7 @@ def _remote(evidence: Evidence) -> tuple[State, str]:
     job = evidence.job
     if job is not None and job.state is JobState.ENDED and silence > _SHARED_FILE_DELAY_SECONDS:
         if evidence.result is not None:
-            return State(evidence.result["state"]), job.reason
+            return State(evidence.result["state"]), str(evidence.result.get("reason", ""))
         return State.LOST, job.reason or "its job ended without a record"
     vouched = job is not None and job.state is JobState.RUNNING
     if silence > PROBABLY_LOST_AFTER_SECONDS and not vouched:
@@ -190,11 +195,16 @@ class RunStatus:
 
 def run_status(run: Run, *, now: float | None = None) -> RunStatus:
     """The status of one run; asks its scheduler only when the disk does not settle it."""
-    return run_statuses([run], now=now)[0]
+    return run_statuses([run], now=now, tail_bytes=_WHOLE_TAIL_BYTES)[0]
 
 
-def run_statuses(runs: Sequence[Run], *, now: float | None = None) -> list[RunStatus]:
+def run_statuses(
+    runs: Sequence[Run], *, now: float | None = None, tail_bytes: int = _SHORT_TAIL_BYTES
+) -> list[RunStatus]:
     """The status of each run, in order; every scheduler is asked once for all its runs.
+
+    tail_bytes: how far back in its events to look for a run's figures; more is read only where that
+    shows no step.
 
     A run whose documents are damaged is FAILED with the damage as its reason; this never raises for one.
     """
@@ -205,9 +215,10 @@ def run_statuses(runs: Sequence[Run], *, now: float | None = None) -> list[RunSt
     statuses = []
     for run, attempt, seen, job in zip(runs, attempts, evidence, jobs, strict=True):
         if attempt is None or seen is None:
-            statuses.append(RunStatus(state=State.LOST, reason="the launching command ended before its first attempt"))
+            reason = "the launching command ended before its first attempt"
+            statuses.append(RunStatus(state=State.LOST, reason=reason, created_at=run.document.get("created_at")))
         else:
-            statuses.append(_describe(run, attempt, judge(_with_job(seen, job))))
+            statuses.append(_describe(run, attempt, judge(_with_job(seen, job)), tail_bytes))
     return statuses
 
 
@@ -218,8 +229,6 @@ def gather(attempt: AttemptFolder, *, now: float) -> Evidence:
         return Evidence(exit=end)
     document = attempt.read("attempt") or {}
     created = float(document.get("created_at", now))
-    supervisor = attempt.identity("supervisor")
-    launcher = _identity_liveness(document.get("launcher"))
     try:
         silence = max(0.0, now - attempt.events_path.stat().st_mtime)
     except OSError:
@@ -230,8 +239,8 @@ def gather(attempt: AttemptFolder, *, now: float) -> Evidence:
         stop=attempt.requested("stop"),
         kill=attempt.requested("kill"),
         submitted=(attempt.path / "job.json").exists(),
-        launcher=launcher,
-        supervisor=supervisor.liveness() if supervisor else None,
+        launcher=_liveness(ProcessIdentity.from_document(document.get("launcher") or {}), silence),
+        supervisor=_liveness(attempt.identity("supervisor"), silence),
         workers=[identity.liveness() for identity in attempt.workers().values()],
         silence_seconds=silence,
         age_seconds=max(0.0, now - created),
@@ -239,11 +248,20 @@ def gather(attempt: AttemptFolder, *, now: float) -> Evidence:
     )
 
 
-def _identity_liveness(document: Any) -> Liveness | None:
-    from nexa.worker.identity import ProcessIdentity
+def _liveness(identity: ProcessIdentity | None, silence_seconds: float | None) -> Liveness | None:
+    """Liveness of a process, None without one.
 
-    identity = ProcessIdentity.from_document(document) if isinstance(document, dict) else None
-    return identity.liveness() if identity else None
+    Two machines may have the same host name: another boot that wrote events after this machine's
+    own boot is another machine.
+    """
+    if identity is None:
+        return None
+    liveness = identity.liveness()
+    uptime = uptime_seconds()
+    heard = silence_seconds is not None and uptime is not None and silence_seconds < uptime
+    if liveness is Liveness.REBOOTED and heard:
+        return Liveness.ELSEWHERE
+    return liveness
 
 
 def _needs_scheduler(evidence: Evidence) -> bool:
@@ -251,8 +269,6 @@ def _needs_scheduler(evidence: Evidence) -> bool:
 
 
 def _with_job(evidence: Evidence, job: JobStatus | None) -> Evidence:
-    from dataclasses import replace
-
     return evidence if job is None else replace(evidence, job=job)
 
 
@@ -286,13 +302,15 @@ def job_of(attempt: AttemptFolder) -> JobRef | None:
     return JobRef(scheduler=document["scheduler"], job_id=document["job_id"], details=document.get("details", {}))
 
 
-def _describe(run: Run, attempt: AttemptFolder, judged: tuple[State, str]) -> RunStatus:
+def _describe(run: Run, attempt: AttemptFolder, judged: tuple[State, str], tail_bytes: int) -> RunStatus:
     """Add the figures of the newest events to a judged state."""
     state, reason = judged
     end = attempt.read("exit") or {}
     figures = _Figures()
     for folder in (attempt, *reversed(run.attempts[:-1])):
-        figures.read(folder)
+        figures.read(folder, tail_bytes)
+        if figures.step is None:
+            figures.read(folder, _WHOLE_TAIL_BYTES)
         if figures.step is not None:
             break
     result = attempt.read("result") or {}
@@ -323,11 +341,11 @@ class _Figures:
         self.last_ts: float | None = None
         self.metrics: dict[str, float] = {}
 
-    def read(self, attempt: AttemptFolder) -> None:
+    def read(self, attempt: AttemptFolder, tail_bytes: int) -> None:
         """Take from an attempt's newest records what no later attempt has told."""
         from nexa.events.reader import read_tail
 
-        for record in reversed(read_tail(attempt.events_path)):
+        for record in reversed(read_tail(attempt.events_path, max_bytes=tail_bytes)):
             kind = record.get("type")
             self.last_ts = self.last_ts or record.get("ts")
             if self.step is None and kind in ("progress", "metrics", "eval"):

@@ -71,6 +71,10 @@ class AttemptFolder:
                 hint=f"runs belong to the user who started them; check the folder: ls -ld {self.path}",
             ) from error
 
+    def withdraw(self, what: str) -> None:
+        """Take back a request that could not be carried out."""
+        (self.path / what).unlink(missing_ok=True)
+
     def requested(self, what: str) -> dict[str, Any] | None:
         """The request of this kind, None when there is none."""
         return read_json(self.path / what)

@@ -122,6 +122,14 @@ def boot_id() -> str:
     return answer.stdout.strip()
 
 
+def uptime_seconds() -> float | None:
+    """Seconds since this machine booted; None where the system does not tell."""
+    try:
+        return float(Path("/proc/uptime").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 @lru_cache(maxsize=1)
 def pid_namespace() -> str:
     """The pid namespace of this process; empty where there is none."""

@@ -101,15 +101,16 @@ class WorkerSession:
             if self._is_main:
                 self._start_observers()
             result = self._train()
+            heartbeat.finish()
             if self._is_main:
                 self._record_result(result)
             self._events.write("end", state=str(result.state), step=result.step, message=self._stop_reason())
             return result
         except BaseException as error:
+            heartbeat.finish()
             self._record_failure(error)
             raise
         finally:
-            heartbeat.finish()
             if self._observers is not None:
                 self._observers.finish()
             self._events.close()

@@ -8,7 +8,6 @@ from itertools import chain
 from typing import Any, Literal
 
 from nexa.errors import DataError
-
 from nexa_torch.data.readers import Record
 
 Format = Literal["messages", "prompt_response", "text"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,11 @@ from nexa_torch.data.template import ChatTemplate, Rendered, special_texts
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_BATCH_DOCUMENTS = 1024
+_BATCH_DOCUMENTS = 512
 _BATCH_CHARACTERS = 4_000_000
+
+_Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Token ids, loss mask, and token count of each document."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,26 +77,35 @@ class Encoder:
 
         Raises DataError naming the row that can't be rendered.
         """
-        pieces: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        batches = list(_batches(documents))
+        pieces: list[_Arrays] = []
         done = 0
-        for batch in _batches(documents):
-            if on_progress:
-                on_progress(done, len(documents))
-            pieces.append(self._encode_batch(batch))
-            done += len(batch)
+        # One thread renders the next batch while the tokenizer's own threads encode this one.
+        with ThreadPoolExecutor(max_workers=1) as renderer:
+            pending = renderer.submit(self._render, batches[0])
+            for batch, following in zip(batches, [*batches[1:], None], strict=True):
+                if on_progress:
+                    on_progress(done, len(documents))
+                rendered = pending.result()
+                if following:
+                    pending = renderer.submit(self._render, following)
+                pieces.append(self._encode_texts(batch) if rendered is None else self._encode_rendered(rendered))
+                done += len(batch)
         if on_progress:
             on_progress(done, len(documents))
         tokens, trained, lengths = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
         return Encoded(tokens=tokens, trained=trained, ends=np.cumsum(lengths))
 
-    def _encode_batch(self, documents: Sequence[Document]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Token ids, mask, and token count of each document."""
+    def _render(self, documents: Sequence[Document]) -> list[Rendered] | None:
+        """Conversations as text with the spans that carry loss; None for plain text."""
         self._with_special_text += [d for d in documents if any(map(self._special_text.search, d.parts))]
         if documents[0].messages is None:
-            return self._encode_texts([document.text or "" for document in documents])
+            return None
         if self._template is None:
             self._template = ChatTemplate(self._tokenizer)
-        rendered = self._template.render(documents, mask=self._mask)
+        return self._template.render(documents, mask=self._mask)
+
+    def _encode_rendered(self, rendered: Sequence[Rendered]) -> _Arrays:
         backend = self._tokenizer.backend_tokenizer
         encodings = backend.encode_batch_fast([r.text for r in rendered], add_special_tokens=False)
         ids = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
@@ -101,8 +114,9 @@ class Encoder:
             return tokens, np.ones(len(tokens), dtype=bool), lengths
         return tokens, self._token_places.mask(rendered, tokens, lengths), lengths
 
-    def _encode_texts(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _encode_texts(self, documents: Sequence[Document]) -> _Arrays:
         end = self._tokenizer.eos_token_id
+        texts = [document.text or "" for document in documents]
         ids = []
         for encoding in self._tokenizer.backend_tokenizer.encode_batch_fast(texts):
             tokens = encoding.ids

@@ -6,7 +6,6 @@ import hashlib
 from pathlib import Path
 
 from nexa.errors import DataError
-
 from nexa_torch.data.readers import SUFFIXES
 
 

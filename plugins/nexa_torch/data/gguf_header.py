@@ -9,7 +9,7 @@ import hashlib
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from nexa.errors import DataError
 
@@ -104,7 +104,7 @@ def _read_string(stream: BinaryIO) -> str:
     return stream.read(_bounded(_unpack(stream, "<Q"), _MAX_STRING)).decode("utf-8")
 
 
-def _unpack(stream: BinaryIO, format: str) -> int:
+def _unpack(stream: BinaryIO, format: str) -> Any:
     return struct.unpack(format, stream.read(struct.calcsize(format)))[0]
 
 

@@ -1,8 +1,8 @@
 """The whole way from a recipe to token rows.
 
-Documents longer than a row: plain text is cut into several rows, with no token and no prediction lost;
-a conversation keeps its first `row_length` tokens, since the rest would lack its beginning, and a
-warning counts what was cut.
+A document longer than a row continues in further rows, with no prediction lost; what stands in them
+can't see what stands before, so for conversations a warning counts them. Pieces without a
+token to train on are left out.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from nexa.errors import DataError
 
+from nexa.errors import DataError
 from nexa_torch.data.documents import Document, parse_documents
 from nexa_torch.data.encode import Encoded, Encoder
 from nexa_torch.data.locate import cache_root
@@ -26,8 +26,9 @@ from nexa_torch.data.sources import Source, open_source
 from nexa_torch.data.tokenizer import load_tokenizer, row_length
 
 if TYPE_CHECKING:
-    from nexa.recipe.schema import DataSection, Recipe
     from transformers import PreTrainedTokenizerBase
+
+    from nexa.recipe.schema import DataSection, Recipe
 
 ProgressCallback = Callable[[str, int, int], None]
 """Called as (phase, done, total) with phase "loading" or "tokenizing"; may raise to stop."""
@@ -53,9 +54,15 @@ class PreparedData:
     warnings: list[str]
 
 
-def prepare_data(recipe: Recipe, *, on_progress: ProgressCallback | None = None) -> PreparedData:
+def prepare_data(
+    recipe: Recipe,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> PreparedData:
     """Read, check, encode and pack the recipe's data.
 
+    tokenizer: the recipe's, where it is loaded already.
     Raises DataError naming file and row where the data can't be trained on, UserError where there is no
     usable tokenizer, and RecipeError where rows are longer than the model allows.
     """
@@ -64,7 +71,7 @@ def prepare_data(recipe: Recipe, *, on_progress: ProgressCallback | None = None)
     _report(on_progress, "loading", 0, 1)
     source, train, validation = read_documents(recipe, answers=masked)
     _report(on_progress, "loading", 1, 1)
-    tokenizer = load_tokenizer(recipe.model)
+    tokenizer = tokenizer or load_tokenizer(recipe.model)
     encoder = Encoder(tokenizer, mask=masked)
     total = len(train) + len(validation)
     builder = _RowBuilder(tokenizer, length, packing=recipe.data.packing)
@@ -99,7 +106,7 @@ def loss_on_answers(recipe: Recipe) -> bool:
 def read_documents(recipe: Recipe, *, answers: bool) -> tuple[Source, list[Document], list[Document]]:
     """The training source, and the checked training and held-out documents.
 
-    Documents held out by fraction are chosen by the training seed before `max_documents` cuts.
+    Documents held out by fraction are chosen before `max_documents` cuts.
     """
     data, validation_data = recipe.data, recipe.data.validation
     expected = data.expected_dataset_hash and data.expected_dataset_hash.removeprefix("sha256:")
@@ -128,13 +135,10 @@ def _cache(data: DataSection) -> Path:
 def _hold_out(documents: list[Document], fraction: float, seed: int, uri: str) -> tuple[list[Document], list[Document]]:
     """Split documents by seeded choice, both parts in their original order and neither empty.
 
-    A single text gives its end.
+    Of a single text, such as a book in one file, the end is held out.
     """
-    if len(documents) == 1 and documents[0].text:
-        train, end = _cut_end(documents[0].text, fraction)
-        if train and end:
-            place = documents[0].place
-            return [Document(place=place, text=train)], [Document(place=place, text=end)]
+    if len(documents) == 1 and (parts := _cut_text(documents[0], fraction)):
+        return [parts[0]], [parts[1]]
     if len(documents) < 2:
         raise DataError(
             f"{uri}: one document can't be divided into training and held-out data",
@@ -146,11 +150,14 @@ def _hold_out(documents: list[Document], fraction: float, seed: int, uri: str) -
     return [documents[i] for i in sorted(others)], [documents[i] for i in chosen]
 
 
-def _cut_end(text: str, fraction: float) -> tuple[str, str]:
-    """Cut the last `fraction` of a text off, at the line break before that point where there is one."""
-    point = len(text) - max(1, round(fraction * len(text)))
-    line = text.rfind("\n", 0, point) + 1
-    return text[: line or point], text[line or point :]
+def _cut_text(document: Document, fraction: float) -> tuple[Document, Document] | None:
+    """A text's beginning and its end, cut behind the last line that fits; None where that leaves one empty."""
+    text = document.text or ""
+    at = text.rfind("\n", 0, round(len(text) * (1 - fraction))) + 1
+    beginning, end = text[:at], text[at:]
+    if not beginning.strip() or not end.strip():
+        return None
+    return Document(document.place, text=beginning), Document(document.place, text=end)
 
 
 class _RowBuilder:
@@ -166,21 +173,21 @@ class _RowBuilder:
     def build(self, encoded: Encoded, documents: Sequence[Document], what: str) -> Rows:
         """Rows of all documents that hold something to predict. Raises DataError where none does."""
         segments: list[Segment] = []
-        cut, cut_tokens = 0, 0
+        continued: list[Document] = []
         idle: list[Document] = []
-        predictions = np.concatenate(([0], np.cumsum(encoded.trained)))
+        # Trained tokens before each place.
+        before = np.concatenate(([0], np.cumsum(encoded.trained)))
         for document, start, end in zip(documents, encoded.starts.tolist(), encoded.ends.tolist(), strict=True):
             pieces = split_document(start, end - start, self._length)
-            if len(pieces) > 1 and document.messages is not None:
-                pieces = pieces[:1]
-                cut += 1
-                cut_tokens += end - start - self._length
-            last = pieces[-1].start + pieces[-1].length + pieces[-1].continues if pieces else start
-            if last <= start + 1 or predictions[last] == predictions[start + 1]:
+            useful = [p for p in pieces if before[p.start + p.length + p.continues] > before[p.start + 1]]
+            if not useful:
                 idle.append(document)
-                continue
-            segments += pieces
-        self._warn(cut, cut_tokens, idle, len(documents), what)
+            elif len(pieces) > 1:
+                continued.append(document)
+            segments += useful
+        if not segments:
+            raise DataError(f"{documents[0].place}: neither here nor in any other {what} row is a token to train on")
+        self._warn(continued, idle, len(documents), what)
         return Rows(
             tokens=encoded.tokens,
             trained=encoded.trained,
@@ -189,22 +196,17 @@ class _RowBuilder:
             pad_id=self._pad_id,
         )
 
-    def _warn(self, cut: int, cut_tokens: int, idle: list[Document], total: int, what: str) -> None:
-        advice = f"raise model.max_seq_len (now {self._length}) to keep them whole"
-        if len(idle) == total:
-            raise DataError(
-                f"{idle[0].place}: no {what} document has a token to train on within its first {self._length} tokens",
-                hint=advice,
-            )
-        if cut:
+    def _warn(self, continued: list[Document], idle: list[Document], total: int, what: str) -> None:
+        if continued and continued[0].messages is not None:
             self.warnings.append(
-                f"{cut} of {total} {what} conversations are longer than a row: "
-                f"their last {cut_tokens} tokens are cut; {advice}"
+                f"{len(continued)} of {total} {what} conversations are longer than a row and continue in further rows, "
+                f"which lack their beginning (first: {continued[0].place}); "
+                f"raise model.max_seq_len, now {self._length}, to keep them whole"
             )
         if idle:
             self.warnings.append(
-                f"{len(idle)} of {total} {what} documents are left out, for want of a token to train on "
-                f"within their first {self._length} tokens (first: {idle[0].place})"
+                f"{len(idle)} of {total} {what} documents have no token to train on and are left out "
+                f"(first: {idle[0].place})"
             )
 
 

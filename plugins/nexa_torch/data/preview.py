@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 from nexa.backend import Preview, PreviewToken
 from nexa.batch import resolve_batch
 from nexa.plan import resources_of
-
 from nexa_torch.data.byte_tokenizer import byte_vocabulary
 from nexa_torch.data.order import rows_of_microbatch, run_length
 from nexa_torch.data.prepare import prepare_data
 from nexa_torch.data.rows import IGNORED
 
 if TYPE_CHECKING:
-    from nexa.recipe.schema import Recipe
     from transformers import PreTrainedTokenizerBase
 
+    from nexa.recipe.schema import Recipe
     from nexa_torch.data.rows import Batch
 
 

@@ -11,7 +11,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nexa.errors import DataError
-
 from nexa_torch.data.files import hash_data, require_hash
 from nexa_torch.data.readers import SUFFIXES
 
@@ -52,7 +51,7 @@ def _connect(uri: str) -> tuple[Any, str]:
     try:
         import fsspec
 
-        return fsspec.core.url_to_fs(uri)
+        filesystem, remote = fsspec.core.url_to_fs(uri)
     except ImportError:
         package = _PACKAGES.get(scheme, "fsspec")
         raise DataError(
@@ -63,6 +62,7 @@ def _connect(uri: str) -> tuple[Any, str]:
         raise DataError(
             f"{_hide_login(uri)}: {error}", hint="known: s3://, gs://, https://, file://, hf:ORG/NAME"
         ) from None
+    return filesystem, remote
 
 
 def _remote_files(filesystem: Any, remote: str, uri: str) -> list[str]:

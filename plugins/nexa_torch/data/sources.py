@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from nexa.errors import DataError
-
 from nexa_torch.data.files import data_files, hash_data, require_hash
 from nexa_torch.data.locate import local_path
 from nexa_torch.data.readers import Record, read_file

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nexa.errors import DataError
-
 from nexa_torch.data.documents import Document
 
 if TYPE_CHECKING:
@@ -104,9 +103,10 @@ class ChatTemplate:
     def _apply(
         self, conversations: Sequence[Messages], *, marked: bool = False, add_generation_prompt: bool = False
     ) -> tuple[list[str], list[list[Span]]]:
-        from transformers.utils.chat_template_utils import render_jinja_template
+        from transformers.utils import chat_template_utils
 
-        texts, marks = render_jinja_template(
+        render: Any = chat_template_utils.render_jinja_template
+        texts, marks = render(
             conversations=conversations,
             chat_template=self.template,
             return_assistant_tokens_mask=marked,

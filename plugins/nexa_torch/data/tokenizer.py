@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nexa.errors import DataError, Problem, RecipeError, UserError
-
 from nexa_torch.architectures import ARCHITECTURES, DEFAULT_ROW_LENGTH
 from nexa_torch.data.gguf_header import read_gguf_header
 from nexa_torch.data.hub import download_hint, require_reachable
@@ -18,8 +17,9 @@ from nexa_torch.data.locate import cache_root, local_path
 from nexa_torch.sources import PACKAGE_SCHEME, resolve_source
 
 if TYPE_CHECKING:
-    from nexa.recipe.schema import ModelSection
     from transformers import PreTrainedTokenizerBase
+
+    from nexa.recipe.schema import ModelSection
 
 BYTES = "bytes"
 # Names under which model configurations keep the longest sequence.

@@ -99,6 +99,7 @@ def test_all_problems_at_once_each_with_its_place(folder: Path) -> None:
             "training.precision=bf16",
             "samples.prompts=[Hello]",
             "training.grad_accumulation_steps=5",
+            "data.remote_uri=nowhere.jsonl",
         )
     paths = {problem.path for problem in caught.value.problems}
     assert paths == {
@@ -107,6 +108,7 @@ def test_all_problems_at_once_each_with_its_place(folder: Path) -> None:
         "training.precision",
         "samples.prompts",
         "training.global_batch_size",
+        "data.remote_uri",
     }
     batch = next(p for p in caught.value.problems if p.path == "training.global_batch_size")
     assert (batch.file, batch.line) == (str(folder / "recipe.yaml"), 10)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from nexa.errors import DataError, UserError
 from nexa.recipe.schema import Recipe
 from nexa_torch.data.prepare import prepare_data
@@ -155,12 +156,12 @@ def test_one_document_can_not_be_split(write_rows: Callable[..., Path], make_rec
         prepare_data(make_recipe(path, data={"validation": {"fraction": 0.5}}))
 
 
-def test_nothing_left_to_train_on(write_rows: Callable[..., Path], make_recipe: Callable[..., Recipe]) -> None:
-    path = write_rows([{"prompt": "a" * 500, "response": "b"}])
-    with pytest.raises(
-        DataError, match=r"(?s)data\.jsonl:1: no training document has a token to train on.*max_seq_len"
-    ):
-        prepare_data(make_recipe(path))
+def test_nothing_to_train_on(write_rows: Callable[..., Path], make_recipe: Callable[..., Recipe]) -> None:
+    path = write_rows([{"messages": [{"role": "user", "content": "a"}]}])
+    template = path.with_name("chat.jinja")
+    template.write_text("x")
+    with pytest.raises(DataError, match=r"data\.jsonl:1: neither here nor in any other training row is a token"):
+        prepare_data(make_recipe(path, model={"chat_template": str(template)}, data={"train_on": "all"}))
 
 
 def test_unknown_scheme(make_recipe: Callable[..., Recipe]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from nexa_torch.data.packing import arrange, pack, split_document
 from nexa_torch.data.rows import IGNORED, Rows, Segment
 

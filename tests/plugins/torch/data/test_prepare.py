@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from nexa.recipe.schema import Recipe
 from nexa_torch.data.prepare import PreparedData, prepare_data
 from nexa_torch.data.preview import preview
@@ -68,21 +69,22 @@ def test_text_longer_than_a_row_loses_nothing(tmp_path: Path, make_recipe: Calla
     assert data.warnings == []
 
 
-def test_long_conversations_are_cut_and_counted(
+def test_long_conversations_continue_and_are_counted(
     write_rows: Callable[..., Path], make_recipe: Callable[..., Recipe]
 ) -> None:
-    rows = [*PAIRS, {"prompt": "x", "response": "y" * 200}, {"prompt": "z" * 200, "response": "never reached"}]
+    rows = [*PAIRS, {"prompt": "x", "response": "y" * 300}, {"prompt": "z" * 300, "response": "far away"}]
     data = prepare_data(make_recipe(write_rows(rows)))
     assert data.documents == 42
-    # Around the contents stand 46 tokens of markers, roles and line ends: those of ChatML in bytes.
-    frame = len("user\nassistant\n\n") + 5
-    assert data.warnings[0].startswith(
-        f"2 of 42 training conversations are longer than a row: their last "
-        f"{(201 + frame - 128) + (213 + frame - 128)} tokens are cut; raise model.max_seq_len (now 128)"
-    )
-    assert data.warnings[1].startswith("1 of 42 training documents are left out")
-    assert "data.jsonl:42" in data.warnings[1]
-    assert not any("never" in answer for answer in _answers(data, data.train))
+    assert any(answer.endswith("far away") for answer in _answers(data, data.train))
+    short = prepare_data(make_recipe(write_rows(PAIRS)))
+    added = data.train.trained_token_count - short.train.trained_token_count
+    assert added == len("y" * 300) + len("far away") + 2
+    assert data.train.take(range(len(data.train))).input_ids.shape == (len(data.train), 128)
+    assert len(data.warnings) == 1
+    assert data.warnings[0].startswith("2 of 42 training conversations are longer than a row")
+    assert "data.jsonl:41" in data.warnings[0]
+    pieces_of_prompt = data.train.token_count - short.train.token_count
+    assert pieces_of_prompt < sum(len(r["prompt"]) + len(r["response"]) for r in rows[40:])
 
 
 def test_train_on_all(write_rows: Callable[..., Path], make_recipe: Callable[..., Recipe]) -> None:
@@ -112,6 +114,15 @@ def test_fraction_is_held_out_by_seed(write_rows: Callable[..., Path], make_reci
     assert held_out(2) != (train, validation)
     assert held_out(1, max_documents=4)[0] == train
     assert len(held_out(1, max_documents=4)[1]) == 4
+
+
+def test_end_of_a_single_text_is_held_out(tmp_path: Path, make_recipe: Callable[..., Recipe]) -> None:
+    lines = [f"line {i}\n" for i in range(100)]
+    (tmp_path / "book.txt").write_text("".join(lines))
+    data = prepare_data(make_recipe(tmp_path / "book.txt", method="pretrain", data={"validation": {"fraction": 0.1}}))
+    assert data.validation is not None
+    assert data.validation.token_count == len("".join(lines[-10:]) + "#")
+    assert data.train.token_count == len("".join(lines[:-10]) + "#")
 
 
 def test_held_out_data_of_its_own(write_rows: Callable[..., Path], make_recipe: Callable[..., Recipe]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
 from nexa.errors import DataError
 from nexa_torch.data.documents import parse_documents
 from nexa_torch.data.sources import Source, open_source

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from nexa.errors import DataError, RecipeError, UserError
 from nexa.recipe.schema import ModelSection
 from nexa_torch.data.gguf_header import read_gguf_header
