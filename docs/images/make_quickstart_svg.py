@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Remakes quickstart.svg: a picture of what `make quickstart` prints on a terminal.
+"""Remakes quickstart.svg: what a terminal shows of the newest run, for which `make quickstart` comes first.
 
-    .venv/bin/python docs/images/make_quickstart_svg.py [COMMAND...]
+    .venv/bin/python docs/images/make_quickstart_svg.py
 
-Runs the command (default: make quickstart) on a pseudo-terminal of 100 columns, and draws the lines that remain
-on the screen. Takes as long as the command. Linux and macOS.
+Each command runs on a pseudo-terminal of 100 columns; drawn are the lines that remain on the screen. The run is
+followed again from its recorded events, which shows what `nexa launch quickstart --follow` showed. Linux and macOS.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 COLUMNS = 100
 TARGET = Path(__file__).with_name("quickstart.svg")
+FOLLOW_NEWEST = "from nexa.cli import follow, runref; raise SystemExit(follow.follow(runref.open_run('latest')))"
 _REDRAW = re.compile(rb"\r\x1b\[2K")
 _CONTROL = re.compile(rb"\x1b\[\?[0-9;]*[a-zA-Z]|\x1b\[[0-9]*[A-HJKST]")
 
@@ -70,15 +71,22 @@ def draw(lines: list[str]) -> None:
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     for line in lines:
         console.print(Text.from_ansi(line), soft_wrap=False)
-    picture = console.export_svg(title="make quickstart", theme=MONOKAI)
+    picture = console.export_svg(title="nexa", theme=MONOKAI)
     # A picture in a page must not fetch fonts; without them the viewer's own monospace is used.
     TARGET.write_text(re.sub(r"\s*@font-face \{.*?\}", "", picture, flags=re.DOTALL), encoding="utf-8")
 
 
 def main() -> None:
-    """Record, draw, say where."""
-    command = sys.argv[1:] or ["make", "quickstart"]
-    draw([f"$ {' '.join(command)}", *remaining_lines(record(command))])
+    """Record each command, draw all of them, say where."""
+    nexa = str(Path(sys.executable).with_name("nexa"))
+    commands = {
+        "nexa launch quickstart --follow": [sys.executable, "-c", FOLLOW_NEWEST],
+        "nexa artifacts verify latest": [nexa, "artifacts", "verify", "latest"],
+    }
+    lines = []
+    for typed, command in commands.items():
+        lines += [f"$ {typed}", *remaining_lines(record(command))]
+    draw(lines)
     print(TARGET)
 
 
