@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 DETACHED_EXIT_CODE = 130
 _POLL_SECONDS = 0.1
 _STATUS_SECONDS = 0.5
-_PLAIN_SECONDS = 2.0
+# Lines elsewhere than on a terminal come less often the longer a run lasts.
+_PLAIN_SECONDS = (2.0, 60.0)
+_PLAIN_LINES = 30
 _LOG_LINES = 12
 
 
@@ -120,11 +122,18 @@ def _figures(progress: Progress) -> list[str]:
     return parts
 
 
+def _phase(progress: Progress) -> str:
+    """The phase, sanitized, and how far it is where it says so."""
+    share = "" if progress.share is None else f" {progress.share:.0%}"
+    return sanitize_line(progress.phase) + share
+
+
 class _PlainView:
     """For files and pipes: a line every few seconds at most."""
 
     def __init__(self) -> None:
-        self._shown: tuple[str, int | None] | None = None
+        self._shown: tuple[str, int | None, float | None] | None = None
+        self._begin = time.monotonic()
         self._next = 0.0
 
     def line(self, text: str) -> None:
@@ -133,13 +142,15 @@ class _PlainView:
 
     def show(self, progress: Progress) -> None:
         """Print a line when something changed and the last line is some seconds old, or at the end."""
-        now = (progress.phase, progress.step)
+        now = (progress.phase, progress.step, progress.share)
         finished = progress.step is not None and progress.step == progress.total_steps
         if now == self._shown or (time.monotonic() < self._next and not finished):
             return
         self._shown = now
-        self._next = time.monotonic() + _PLAIN_SECONDS
-        parts = [sanitize_line(progress.phase)]
+        shortest, longest = _PLAIN_SECONDS
+        elapsed = time.monotonic() - self._begin
+        self._next = time.monotonic() + min(longest, max(shortest, elapsed / _PLAIN_LINES))
+        parts = [_phase(progress)]
         if progress.step is not None:
             parts = [f"step {units.steps(progress.step, progress.total_steps)}", *parts, *_figures(progress)]
             if progress.seconds_left:
@@ -177,9 +188,9 @@ class _TerminalView:
         steps = units.steps(progress.step, progress.total_steps)
         self.bar.update(
             self._task,
-            description=f"{sanitize_line(progress.phase)} {steps}".rstrip(),
-            total=progress.total_steps,
-            completed=progress.step or 0,
+            description=f"{_phase(progress)} {steps}".rstrip(),
+            total=progress.total_steps if progress.share is None else 1.0,
+            completed=(progress.step or 0) if progress.share is None else progress.share,
             figures=" · ".join(figures),
         )
 
@@ -198,7 +209,7 @@ def report_end(run: Run, status: RunStatus) -> int:
     words = [f"{status.state}{step}", *([f"in {units.duration(took)}"] if took is not None else []), *values]
     reason = f"\n  {sanitize(status.reason)}" if status.reason else ""
     click.echo(f"\n{run.run_id}: {', '.join(words)}{reason}")
-    if status.state is State.FAILED:
+    if status.state is State.FAILED and not _is_explained(run):
         _print_log_end(run)
     if status.checkpoint:
         name = sanitize_line(status.checkpoint)
@@ -208,6 +219,13 @@ def report_end(run: Run, status: RunStatus) -> int:
     else:
         click.echo(f"  the run:    nexa show {run.run_id}")
     return exit_code_for(status)
+
+
+def _is_explained(run: Run) -> bool:
+    """Whether the reason says it all: an error that Nexa or a plugin raised on purpose."""
+    attempt = run.latest_attempt
+    error = attempt.read("error") if attempt else None
+    return error is not None and not error.get("traceback")
 
 
 def _print_log_end(run: Run) -> None:

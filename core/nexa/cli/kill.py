@@ -10,9 +10,10 @@ from nexa.cli.runref import run_argument
 @click.command()
 @run_argument
 def command(reference: str) -> None:
-    """End all processes of a run at once, without saving a checkpoint.
+    """End all processes of a run, after two seconds by force.
 
-    RUN is an id, the start of one, a name (its newest run), or `latest`. To save first: nexa stop.
+    RUN is an id, the start of one, a name (its newest run), or `latest`. What takes longer to save is
+    lost; to save a checkpoint first: nexa stop.
     """
     from nexa.cli.runref import open_run
     from nexa.runs.actions import kill

@@ -38,10 +38,15 @@ def command(limit: int, active: bool, as_json: bool) -> None:
             units.steps(status.step, status.total_steps),
             units.figure(status.metrics.get("loss")),
             units.age(status.created_at),
-            status.reason if status.state != "completed" else "",
+            _short(status.reason),
         )
         for run, status in listed
     ]
     table(("run", "state", "step", "loss", "age", "reason"), rows, right=("step", "loss", "age"))
     if len(shown) < len(runs):
         click.echo(f"… and {len(runs) - len(shown)} older; all: nexa runs -n 0", err=True)
+
+
+def _short(text: str, width: int = 60) -> str:
+    """The start of a reason; `nexa show` tells the whole."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"

@@ -12,4 +12,8 @@ checkpoint  step, name, hash, bytes
 message     level (debug, info, warning, error), text
 heartbeat   nothing more; every 10 seconds while the worker lives
 end         state (completed, stopped, failed), step, message
+
+Steps of the phases in PREPARATION count that phase's own work (files, documents), not optimizer steps.
 """
+
+PREPARATION = frozenset({"loading", "tokenizing"})

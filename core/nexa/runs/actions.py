@@ -52,7 +52,7 @@ def stop(run: Run, *, reason: str = "stopped by the user") -> RunStatus:
 
 
 def kill(run: Run, *, reason: str = "killed by the user") -> RunStatus:
-    """End all processes of a run at once, without a checkpoint; returns when they are gone.
+    """End all processes of a run, soon by force and whether or not they have saved; returns when they are gone.
 
     Raises RunError when the run has ended already, NexaError when processes resist.
     """

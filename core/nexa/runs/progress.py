@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nexa.events import PREPARATION
+
 _WINDOW_STEPS = 50
 
 
@@ -14,12 +16,14 @@ _WINDOW_STEPS = 50
 class Progress:
     """Where a run stands; fed with event records in order.
 
-    values: newest metrics by name, of training and evaluation.
+    step, total_steps: optimizer steps. share: how much of a preparing phase is done, None where
+    unknown. values: newest metrics by name, of training and evaluation.
     """
 
     phase: str = "starting"
     step: int | None = None
     total_steps: int | None = None
+    share: float | None = None
     values: dict[str, float] = field(default_factory=dict)
     _recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_WINDOW_STEPS))
 
@@ -40,11 +44,12 @@ class Progress:
             # Evaluating or saving is no slower training; only time spent in steps counts.
             self._recent.clear()
         self.phase = phase
-        step = record.get("step")
-        if not isinstance(step, int):
+        step, total = record.get("step"), record.get("total_steps")
+        self.share = step / total if phase in PREPARATION and step is not None and total else None
+        if step is None or phase in PREPARATION:
             return
         self.step = step
-        self.total_steps = record.get("total_steps") or self.total_steps
+        self.total_steps = total or self.total_steps
         if phase == "training" and (not self._recent or step > self._recent[-1][1]):
             self._recent.append((float(record["ts"]), step))
 

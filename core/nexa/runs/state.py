@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from nexa.events import PREPARATION
 from nexa.runs.store import AttemptFolder, Run
 from nexa.scheduler import JobRef, JobState, JobStatus
 from nexa.worker.identity import Liveness, ProcessIdentity, uptime_seconds
@@ -348,10 +349,12 @@ class _Figures:
         for record in reversed(read_tail(attempt.events_path, max_bytes=tail_bytes)):
             kind = record.get("type")
             self.last_ts = self.last_ts or record.get("ts")
-            if self.step is None and kind in ("progress", "metrics", "eval"):
+            preparing = kind == "progress" and record.get("phase") in PREPARATION
+            if self.step is None and kind in ("progress", "metrics", "eval") and not preparing:
                 self.step = record.get("step")
             if kind == "progress":
                 self.phase = self.phase or record.get("phase")
+            if kind == "progress" and not preparing:
                 self.total_steps = self.total_steps or record.get("total_steps")
             elif kind in ("metrics", "eval"):
                 for name, value in (record.get("values") or {}).items():
