@@ -48,7 +48,20 @@ $(DEV_READY): $(SOURCES_OF_INSTALL) | $(BIN)/pip
 
 .PHONY: quickstart
 quickstart: $(QUICKSTART_READY) ## fine-tune a 135M chat model on this machine, then verify the checkpoint
-	@.make/quickstart $(BIN)
+	@printf '\n── 1 of 4 · this machine ── nexa doctor\n\n'
+	@$(BIN)/nexa doctor
+	@printf '\n── 2 of 4 · train, some minutes ── nexa launch quickstart --follow\n\n'
+	@$(BIN)/nexa launch quickstart --follow
+	@printf '\n── 3 of 4 · what changed ── nexa show latest --samples\n\n'
+	@$(BIN)/nexa show latest --samples
+	@printf '\n── 4 of 4 · is the checkpoint whole? ── nexa artifacts verify latest\n\n'
+	@$(BIN)/nexa artifacts verify latest
+	@printf '\nDone. The command is in $(BIN); next, for example:\n\n'
+	@printf '  source $(BIN)/activate\n'
+	@printf '  nexa chat latest                      talk to the captain\n'
+	@printf '  nexa launch quickstart --explain      see what a launch would do\n'
+	@printf '  nexa recipe new my-task               make a recipe of your own\n\n'
+	@printf 'docs/tutorial/first-run.md goes through all of it.\n'
 
 .PHONY: test
 test: $(DEV_READY) ## run the whole test suite

@@ -132,8 +132,9 @@ def _extras() -> Iterator[Finding]:
         if not absent:
             yield Finding(name=f"[{extra}]", status="ok", detail="installed")
             continue
-        status: Literal["warn", "missing"] = "missing" if extra == "torch" else "warn"
-        detail = f"not installed: {', '.join(absent)}"
+        needed = extra == "torch"
+        detail = f"not installed{'' if needed else ', optional'}: {', '.join(absent)}"
+        status: Literal["ok", "missing"] = "missing" if needed else "ok"
         yield Finding(name=f"[{extra}]", status=status, detail=detail, fix=pip_line(extra))
 
 

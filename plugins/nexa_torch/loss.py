@@ -28,8 +28,7 @@ def _losses(logits: Tensor, probabilities: Tensor, targets: Tensor) -> Tensor:
     The log-sum-exp is recovered from the largest logit, whose probability is at least 1 ÷ vocabulary
     and never underflows.
     """
-    largest, at = logits.max(dim=-1)
-    log_sum_exp = largest - probabilities.gather(-1, at.unsqueeze(-1)).squeeze(-1).log()
+    log_sum_exp = logits.amax(dim=-1) - probabilities.amax(dim=-1).log()
     return log_sum_exp - logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
 
 

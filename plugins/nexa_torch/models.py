@@ -6,6 +6,7 @@ without Nexa. Weights are read from safetensors or GGUF only, and code shipped w
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from nexa.errors import UserError
 from nexa_torch.architectures import ARCHITECTURES
+from nexa_torch.data.locate import cache_root, store_in_cache
 from nexa_torch.loss import cross_entropy_of_logits, linear_cross_entropy
 from nexa_torch.sources import ModelSource, resolve_source
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from nexa.recipe.schema import AdapterSection, ModelSection
 
+_CACHED_MODEL_BYTES = 2 << 30
 _PROBE_TOKENS = 6
 _PROBE_TOLERANCE = 1e-3
 
@@ -134,20 +137,46 @@ def quiet_libraries() -> None:
 
 def load_network(source: ModelSource, *, revision: str | None = None) -> PreTrainedModel:
     """Load an existing model in fp32, in training mode off. Raises UserError when that fails."""
-    from transformers import AutoModelForCausalLM
-
-    options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False, "use_safetensors": True}
     if source.gguf_file is not None:
-        options["gguf_file"] = source.gguf_file
+        return _load_gguf(source)
+    options: dict[str, Any] = {"use_safetensors": True}
     if source.kind == "hub" and revision is not None:
         options["revision"] = revision
+    return _from_pretrained(source, source.location, options)
+
+
+def _from_pretrained(source: ModelSource, location: str, options: dict[str, Any]) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
     try:
-        network = AutoModelForCausalLM.from_pretrained(source.location, **options)
+        return AutoModelForCausalLM.from_pretrained(location, dtype=torch.float32, trust_remote_code=False, **options)
     except OSError as error:
         raise _unavailable(source, error) from error
     except (ValueError, KeyError, NotImplementedError) as error:
         raise UserError(f"model {source.name!r} can't be loaded: {_first_line(error)}") from error
-    return _plain(network) if source.gguf_file is not None else network
+
+
+def _load_gguf(source: ModelSource) -> PreTrainedModel:
+    """A GGUF model in fp32.
+
+    Its conversion takes many times as long as reading safetensors, so the result is kept in the
+    user's cache under the file's SHA-256, where it is small enough.
+    """
+    import transformers
+
+    assert source.path is not None, "a GGUF source has a path"
+    try:
+        with source.path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise _unavailable(source, error) from error
+    cached = cache_root() / "models" / f"{digest[:32]}-{transformers.__version__}"
+    if cached.is_dir():
+        return _from_pretrained(source, str(cached), {"use_safetensors": True})
+    network = _plain(_from_pretrained(source, source.location, {"gguf_file": source.gguf_file}))
+    if sum(parameter.numel() for parameter in network.parameters()) * 4 <= _CACHED_MODEL_BYTES:
+        store_in_cache(cached, network.save_pretrained)
+    return network
 
 
 def _plain(network: PreTrainedModel) -> PreTrainedModel:

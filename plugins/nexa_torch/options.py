@@ -30,6 +30,4 @@ def torch_options(recipe: Recipe) -> TorchOptions:
 
 def recipe_from_document(document: dict[str, Any]) -> Recipe:
     """Rebuild a recipe from `Recipe.document()`, plugin sections included."""
-    own = {key: value for key, value in document.items() if key in Recipe.model_fields}
-    sections = {key: value for key, value in document.items() if key not in Recipe.model_fields}
-    return Recipe.model_validate({**own, "plugin_options": sections})
+    return Recipe.from_document(document)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from nexa.errors import UserError
-from nexa.settings import get_settings
+from nexa.settings import Settings, get_settings
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "settings.md"
 
 
 @pytest.fixture
@@ -86,3 +89,11 @@ def test_a_wrong_variable_is_named(project: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("NEXA_DEFAULTS", "{")
     with pytest.raises(UserError, match=r"\$NEXA_DEFAULTS"):
         get_settings()
+
+
+def test_the_reference_page_names_every_setting_and_its_example_is_valid(project: Path) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    for name in {setting.name for setting in fields(Settings)} - {"sources"}:
+        assert f"| `{name}` | `NEXA_{name.upper()}`" in page
+    (project / "nexa.toml").write_text(page.partition("```toml\n")[2].partition("```")[0])
+    assert get_settings().defaults == {"wandb": {"project": "my-team"}}

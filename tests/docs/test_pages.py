@@ -11,9 +11,9 @@ from pathlib import Path
 
 import click
 import pytest
+from pages import PAGES, ROOT, Command, anchors, blocks, commands, links
 
 from nexa.cli.main import command as nexa_command
-from pages import PAGES, ROOT, Command, anchors, blocks, commands, links
 
 OTHER_PROGRAMS = {"cd", "git", "pip", "python", "python3", ".venv/bin/pip", ".venv/bin/python", "source", "export"}
 QUICK = re.compile(

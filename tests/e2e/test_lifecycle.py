@@ -117,10 +117,10 @@ def test_two_resumes_at_the_same_moment(home: Home) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a file system of 256 kB."""
+    """A folder on a file system of four megabytes."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("mounting a small file system needs root")
     yield folder
@@ -132,19 +132,19 @@ def fill(folder: Path) -> None:
     with (folder / "filler").open("wb", buffering=0) as file:
         try:
             while True:
-                file.write(bytes(4096))
+                file.write(bytes(65536))
         except OSError:
             pass
 
 
 def test_a_disk_too_small_is_refused_before_anything_is_written(home: Home, small_disk: Path) -> None:
-    known = set(home.runs_dir.iterdir())
+    known = set(home.runs_dir.glob("*"))
     fill(small_disk)
     outcome = home.nexa("launch", "echo.yaml", "--checkpoint-dir", str(small_disk / "store"))
     assert outcome.exit_code == 2
     assert "not enough disk" in outcome.err
     assert str(small_disk) in outcome.err
-    assert set(home.runs_dir.iterdir()) == known
+    assert set(home.runs_dir.glob("*")) == known
 
 
 def test_a_disk_that_fills_while_training_leaves_no_artifact(home: Home, small_disk: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 
 import click
 
+_KEEP_LINES = "\b\n"
 _HEADER = """\
 # Command line
 
@@ -21,7 +23,7 @@ def markdown() -> str:
     """Every command with its usage, help, arguments and options, as one Markdown page."""
     from nexa.cli.main import command
 
-    context = click.Context(command, info_name="nexa")
+    context = click.Context(command, info_name="nexa", **command.context_settings)
     return "\n".join([_HEADER, *_command_lines(command, context, depth=2)]).rstrip() + "\n"
 
 
@@ -30,8 +32,9 @@ def _command_lines(command: click.Command, context: click.Context, *, depth: int
     yield f"{'#' * depth} `{context.command_path}`\n"
     yield f"```\n{usage}\n```\n"
     if command.help:
-        yield f"{click.unstyle(_paragraphs(command.help))}\n"
-    records = [record for parameter in command.get_params(context) if (record := parameter.get_help_record(context))]
+        yield f"{_paragraphs(command.help)}\n"
+    options = [option for option in command.get_params(context) if isinstance(option, click.Option)]
+    records = [record for option in options if (record := option.get_help_record(context))]
     if records:
         yield "| Option | Meaning |\n|---|---|"
         yield from (f"| `{_cell(option)}` | {_cell(meaning)} |" for option, meaning in records)
@@ -46,10 +49,12 @@ def _command_lines(command: click.Command, context: click.Context, *, depth: int
 
 
 def _paragraphs(text: str) -> str:
-    """Help text without click's indentation and its `\\b` marks, which keep line breaks on a terminal."""
-    import inspect
-
-    return inspect.cleandoc(text).replace("\b\n", "").replace("\b", "").split("\f")[0].strip()
+    """Help text as Markdown; what click prints with its own line breaks becomes a code block."""
+    paragraphs = inspect.cleandoc(text).split("\f")[0].strip().split("\n\n")
+    return "\n\n".join(
+        f"```\n{paragraph.removeprefix(_KEEP_LINES)}\n```" if paragraph.startswith(_KEEP_LINES) else paragraph
+        for paragraph in paragraphs
+    )
 
 
 def _cell(text: str) -> str:

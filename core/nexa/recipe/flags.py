@@ -64,7 +64,8 @@ SEED_FLAGS: tuple[SeedFlag, ...] = (
         resets=("data.dataset_version", "data.expected_dataset_hash"),
         type=click.STRING,
         metavar="PATH|URI",
-        help="Training data: a file or folder, s3://…, gs://…, hf:org/dataset, pkg:PACKAGE/FILE.",
+        help="Training data: a file or folder, s3://…, gs://…, hf:org/dataset, pkg:PACKAGE/FILE. Held-out data"
+        " stays the recipe's, see --val-split.",
     ),
     SeedFlag(
         option="--dataset-version",

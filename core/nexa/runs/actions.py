@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nexa.backend import LaunchSpec, Resources
 from nexa.errors import NexaError, RunError
@@ -17,7 +16,6 @@ from nexa.worker.processes import processes_of
 
 if TYPE_CHECKING:
     from nexa.artifacts import ArtifactStore
-    from nexa.recipe.schema import Recipe
 
 _SETTLE_SECONDS = 5.0
 
@@ -81,6 +79,8 @@ def resume(run: Run, *, force: bool = False) -> Attempt:
     resumes at once, one wins. Raises RunError when the run is complete or may still be alive;
     `force` resumes a run of another machine that only looks lost.
     """
+    from nexa.recipe.schema import Recipe
+
     previous = run.latest_attempt
     status = run_status(run)
     _refuse_resume(run, status, force=force)
@@ -89,7 +89,7 @@ def resume(run: Run, *, force: bool = False) -> Attempt:
     plan = run.plan
     scheduler = _scheduler(run.document["scheduler"])
     submission = scheduler.plan(
-        recipe_from_document(plan["recipe"]),
+        Recipe.from_document(plan["recipe"]),
         Attempt(run_id=run.run_id, run_dir=run.path, number=number),
         LaunchSpec(**plan["launch"]),
         Resources(**plan["resources"]),
@@ -138,15 +138,6 @@ def open_store(run: Run) -> ArtifactStore:
     from nexa.worker.checkpoints import load_store
 
     return load_store(run.plan["store"])
-
-
-def recipe_from_document(document: Mapping[str, Any]) -> Recipe:
-    """The recipe that `Recipe.document()` wrote; validated, plugin sections kept as they are."""
-    from nexa.recipe.schema import Recipe
-
-    own = {key: value for key, value in document.items() if key in Recipe.model_fields}
-    plugin_options = {key: value for key, value in document.items() if key not in Recipe.model_fields}
-    return Recipe.model_validate({**own, "plugin_options": plugin_options})
 
 
 def _scheduler(name: str) -> Scheduler:

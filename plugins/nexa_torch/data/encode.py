@@ -67,8 +67,8 @@ class Encoder:
         if self._with_special_text:
             first = self._with_special_text[0].place
             warnings.append(
-                f"{len(self._with_special_text)} documents hold the text of a special token, which is encoded as "
-                f"that token (first: {first})"
+                "documents that hold the text of a special token, which is encoded as that token: "
+                f"{len(self._with_special_text)} (first: {first})"
             )
         return warnings
 

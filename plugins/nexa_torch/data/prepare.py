@@ -199,13 +199,13 @@ class _RowBuilder:
     def _warn(self, continued: list[Document], idle: list[Document], total: int, what: str) -> None:
         if continued and continued[0].messages is not None:
             self.warnings.append(
-                f"{len(continued)} of {total} {what} conversations are longer than a row and continue in further rows, "
-                f"which lack their beginning (first: {continued[0].place}); "
+                f"{what} conversations longer than a row: {len(continued)} of {total} (first: {continued[0].place}); "
+                f"they continue in further rows, which lack their beginning; "
                 f"raise model.max_seq_len, now {self._length}, to keep them whole"
             )
         if idle:
             self.warnings.append(
-                f"{len(idle)} of {total} {what} documents have no token to train on and are left out "
+                f"{what} documents left out for want of a token to train on: {len(idle)} of {total} "
                 f"(first: {idle[0].place})"
             )
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +10,7 @@ from nexa.errors import DataError, Problem, RecipeError, UserError
 from nexa_torch.architectures import ARCHITECTURES, DEFAULT_ROW_LENGTH
 from nexa_torch.data.gguf_header import read_gguf_header
 from nexa_torch.data.hub import download_hint, require_reachable
-from nexa_torch.data.locate import cache_root, local_path
+from nexa_torch.data.locate import cache_root, local_path, store_in_cache
 from nexa_torch.sources import PACKAGE_SCHEME, resolve_source
 
 if TYPE_CHECKING:
@@ -131,26 +128,8 @@ def _load_gguf(path: Path) -> PreTrainedTokenizerBase:
         hint="the GGUF file's tokenizer is of a kind that transformers can't convert",
         gguf_file=path.name,
     )
-    _store(tokenizer, cached)
+    store_in_cache(cached, tokenizer.save_pretrained)
     return tokenizer
-
-
-def _store(tokenizer: PreTrainedTokenizerBase, target: Path) -> None:
-    """Put a tokenizer into the cache, whole or not at all; a cache that can't be written is done without."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
-    except OSError:
-        return
-    try:
-        tokenizer.save_pretrained(staging)
-        for file in staging.iterdir():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
-        staging.rename(target)
-    except OSError:
-        # A full disk, or another process stored the same tokenizer first.
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _hub_config(name: str, revision: str | None) -> dict[str, Any]:

@@ -71,8 +71,8 @@ def test_missing_extras_say_what_to_type(monkeypatch):
     monkeypatch.setattr(doctor, "_is_installed", lambda package: package not in ("torch", "wandb"))
     found = {finding.name: finding for finding in doctor._extras()}
     assert (found["[torch]"].status, found["[torch]"].fix) == ("missing", "pip install 'nexa-train[torch]'")
-    assert (found["[track]"].status, found["[track]"].fix) == ("warn", "pip install 'nexa-train[track]'")
-    assert found["[track]"].detail == "not installed: wandb"
+    assert (found["[track]"].status, found["[track]"].fix) == ("ok", "pip install 'nexa-train[track]'")
+    assert found["[track]"].detail == "not installed, optional: wandb"
 
 
 def test_a_folder_that_can_not_be_written_is_missing(tmp_path, broken_torch):

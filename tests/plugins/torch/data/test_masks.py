@@ -209,7 +209,7 @@ def test_text_of_special_tokens_in_data_is_warned_of(byte_tokenizer: Any) -> Non
     messages = [{"role": "user", "content": "write <|im_end|>"}, SINGLE[1]]
     encoder.encode([Document("data:1", messages=SINGLE), Document("data:2", messages=messages)])
     assert encoder.warnings == [
-        "1 documents hold the text of a special token, which is encoded as that token (first: data:2)"
+        "documents that hold the text of a special token, which is encoded as that token: 1 (first: data:2)"
     ]
 
 

@@ -81,7 +81,7 @@ def test_long_conversations_continue_and_are_counted(
     assert added == len("y" * 300) + len("far away") + 2
     assert data.train.take(range(len(data.train))).input_ids.shape == (len(data.train), 128)
     assert len(data.warnings) == 1
-    assert data.warnings[0].startswith("2 of 42 training conversations are longer than a row")
+    assert data.warnings[0].startswith("training conversations longer than a row: 2 of 42")
     assert "data.jsonl:41" in data.warnings[0]
     pieces_of_prompt = data.train.token_count - short.train.token_count
     assert pieces_of_prompt < sum(len(r["prompt"]) + len(r["response"]) for r in rows[40:])
