@@ -90,14 +90,23 @@ def _read_value(stream: BinaryIO, kind: int) -> object:
     item_kind = _unpack(stream, "<I")
     count = _bounded(_unpack(stream, "<Q"), _MAX_COUNT)
     if item_kind == _STRING:
-        for _ in range(count):
-            stream.seek(_bounded(_unpack(stream, "<Q"), _MAX_STRING), 1)
+        _skip_strings(stream, count)
     elif item_kind == _ARRAY:
         for _ in range(count):
             _read_value(stream, _ARRAY)
     else:
         stream.seek(count * struct.calcsize(_scalar_format(item_kind)), 1)
     return count
+
+
+def _skip_strings(stream: BinaryIO, count: int) -> None:
+    """Pass over `count` strings; a vocabulary has a hundred thousand, so the loop does as little as it can."""
+    read, unpack, limit = stream.read, struct.Struct("<Q").unpack, _MAX_STRING
+    for _ in range(count):
+        (length,) = unpack(read(8))
+        if length > limit:
+            _bounded(length, limit)
+        read(length)
 
 
 def _read_string(stream: BinaryIO) -> str:
