@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -294,6 +295,12 @@ def save_model(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder:
         model.adapter.save_pretrained(folder, save_embedding_layers=False)
         # PEFT adds a model card of empty headings; the manifest says what this is.
         (folder / "README.md").unlink(missing_ok=True)
+        # PEFT keeps target modules as a set, whose order changes from process to process.
+        config = folder / "adapter_config.json"
+        values = json.loads(config.read_text(encoding="utf-8"))
+        if isinstance(values["target_modules"], list):
+            values["target_modules"].sort()
+        config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     tokenizer.save_pretrained(folder)
 
 
