@@ -137,11 +137,11 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings) -> 
         *_method_problems(recipe, backend_spec),
         *backend.check(recipe),
         *scheduler.check(recipe, resources),
-        *refused_settings(lines, backend=recipe.backend),
     ]
-    # A backend that looks at these files itself knows better what is wrong with them.
+    # Who looked at a field itself knows better what is wrong with it.
     told = {problem.path for problem in problems}
-    problems += [problem for problem in _missing_files(recipe) if problem.path not in told]
+    general = [*refused_settings(lines, backend=recipe.backend), *_missing_files(recipe)]
+    problems += [problem for problem in general if problem.path not in told]
     batch = _batch(recipe, resources, problems)
     if problems or batch is None:
         raise RecipeError([_placed(problem, loaded) for problem in problems])

@@ -135,13 +135,3 @@ def _devices(recipe: Recipe) -> Iterator[Problem]:
             message=f"{cluster.processes_per_node} processes on {cluster.gpus_per_node} GPUs; each needs its own",
             hint=f"set cluster.processes_per_node={cluster.gpus_per_node} or leave it out",
         )
-    if recipe.scheduler == "local" and cluster.gpus_per_node and not _has_nvidia_gpu():
-        yield Problem(
-            path="cluster.gpus_per_node",
-            message=f"the recipe asks for {cluster.gpus_per_node} GPUs and this machine shows none",
-            hint="set cluster.gpus_per_node=0 to train on CPU",
-        )
-
-
-def _has_nvidia_gpu() -> bool:
-    return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists()

@@ -100,10 +100,11 @@ def load_model(
         network = _build(section, tokenizer, row_length=row_length, seed=seed)
     else:
         network = load_network(source, revision=section.revision)
-    return _wrap(network, source)
+    return wrap(network, source)
 
 
-def _wrap(network: PreTrainedModel, source: ModelSource) -> LanguageModel:
+def wrap(network: PreTrainedModel, source: ModelSource) -> LanguageModel:
+    """Find out what the engine must know of a loaded model: its head, and whether it takes positions."""
     parameters = inspect.signature(network.base_model.forward).parameters
     model = LanguageModel(network=network, source=source, takes_positions="position_ids" in parameters)
     model.fused_head = _head_is_plain(model)

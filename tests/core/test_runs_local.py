@@ -37,6 +37,20 @@ def test_a_run_completes_and_leaves_a_verified_checkpoint(runs, events_of):
     assert "counts from 0 to 5" in (run.path / "logs" / "1-0.log").read_text()
 
 
+def test_observers_see_every_event_as_written(runs, events_of, tmp_path):
+    options = {"path": str(tmp_path / "seen.jsonl")}
+    good = {"name": "good", "factory": "recording_observer:RecordingObserver", "options": options}
+    bad = {"name": "bad", "factory": "recording_observer:NoSuch", "options": {}}
+    run = runs.launch(steps=5, observers=[good, bad])
+    assert runs.await_end(run).state is State.COMPLETED
+    seen = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()]
+    assert [record["type"] for record in seen][:1] == ["start"]
+    assert seen[-1]["type"] == "end"
+    written = [vars(event) for event in events_of(run)]
+    assert sorted(seen, key=json.dumps) == sorted(written, key=json.dumps)
+    assert any("observer bad" in event.text for event in events_of(run, "message"))
+
+
 def test_submitting_returns_at_once_and_the_run_has_its_own_session(runs):
     started = time.monotonic()
     run = runs.launch(steps=1000, step_seconds=0.05)

@@ -45,7 +45,8 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "parameters", f"{_count(estimate.parameters)}{share} (estimate)"
     version = f", version {recipe.data.dataset_version}" if recipe.data.dataset_version else ""
     yield "data", recipe.data.remote_uri + version
-    yield "machines", f"{_plural(resources.num_nodes, 'node')} with {_plural(resources.gpus_per_node, 'GPU')} each"
+    devices = f"{_plural(resources.gpus_per_node, 'GPU')} each" if resources.gpus_per_node else "CPU only"
+    yield "machines", f"{_plural(resources.num_nodes, 'node')}, {devices}"
     yield (
         "batch",
         f"{_plural(batch.global_batch_size, 'row')} a step = {batch.microbatch_size} a forward pass "

@@ -57,7 +57,7 @@ def kill(run: Run, *, reason: str = "killed by the user") -> RunStatus:
     Raises RunError when the run has ended already, NexaError when processes resist.
     """
     attempt, status = _latest(run)
-    if not status.active and not processes_of(run.path, attempt.number):
+    if not status.active and not _processes_that_stay(run):
         raise _not_running(run, status, "kill")
     attempt.request("kill", reason)
     job = job_of(attempt)
@@ -111,15 +111,20 @@ def _refuse_resume(run: Run, status: RunStatus, *, force: bool) -> None:
         if status.state is State.PROBABLY_LOST:
             hint = f"if you know that it is dead: nexa resume --force {run.run_id}"
         raise RunError(f"run {run.run_id} may still be alive ({status.state})", hint=hint)
-    # A supervisor that has just recorded the end needs a moment to go.
-    deadline = time.monotonic() + _SETTLE_SECONDS
-    while (alive := processes_of(run.path)) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    alive = _processes_that_stay(run)
     if alive:
         raise RunError(
             f"processes of run {run.run_id} are still alive: {', '.join(map(str, alive))}",
             hint=f"wait for them, or end them: nexa kill {run.run_id}",
         )
+
+
+def _processes_that_stay(run: Run) -> list[int]:
+    """Processes of an ended run; a supervisor that has just recorded the end is given a moment to go."""
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while (alive := processes_of(run.path)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return alive
 
 
 def newest_checkpoint(run: Run) -> str | None:
