@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from nexa.errors import RunError
+from nexa.errors import NexaError, RunError
 from nexa.runs import actions
 from nexa.runs.state import State, run_status
 from nexa.worker.processes import processes_of
@@ -225,3 +225,13 @@ def test_several_workers_end_together(runs, killed):
     assert status.state is State.FAILED
     assert "SIGKILL" in status.reason
     runs.await_no_processes(run)
+
+
+def test_a_job_that_can_not_be_recorded_does_not_run_on(runs):
+    run = runs.make(steps=10_000)
+    attempt = run.create_attempt(1, resume_from=None, reason="launched")
+    (run.path / "attempts" / "1" / "job.json").mkdir()
+    with pytest.raises(NexaError, match=r"can't be recorded"):
+        runs.submit(run, attempt)
+    assert processes_of(run.path) == []
+    assert run_status(run).state in (State.FAILED, State.STOPPED, State.KILLED)

@@ -32,7 +32,14 @@ def submit_attempt(run: Run, attempt: Attempt, scheduler: Scheduler, submission:
     except NexaError as error:
         _record_end(folder, State.FAILED, f"it could not be started: {error.message}")
         raise
-    write_json(folder.path / "job.json", asdict(job))
+    try:
+        write_json(folder.path / "job.json", asdict(job))
+    except OSError as error:
+        # A job that nobody can find again must not run on.
+        scheduler.cancel(job, force=True)
+        reason = f"its job can't be recorded in {folder.path}: {error.strerror or error}"
+        _record_end(folder, State.FAILED, reason)
+        raise NexaError(f"run {run.run_id} was ended again: {reason}", hint="free space, then: nexa resume") from error
     return job
 
 
