@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nexa.errors import UserError
 
@@ -203,36 +203,3 @@ class Backend(ABC):
     def open_chat(self, checkpoint: Path) -> ChatSession:
         """Load a checkpoint folder for `nexa chat`; offered by backends with capability "chat"."""
         raise UserError(f"{type(self).__name__} can't talk to a checkpoint")
-
-
-def leaf_paths(schema: Mapping[str, Any]) -> tuple[str, ...]:
-    """Dotted paths of the leaf fields in a recipe's JSON Schema, in schema order.
-
-    A leaf is a property that is not itself an object with declared properties; optional and
-    mapping-or-name fields count as the fields of their object form.
-    """
-    definitions = schema.get("$defs", {})
-    paths: list[str] = []
-
-    def visit(node: Mapping[str, Any], prefix: str) -> None:
-        node = _resolve(node, definitions)
-        properties = node.get("properties")
-        if not properties:
-            paths.append(prefix)
-            return
-        for name, child in properties.items():
-            visit(child, f"{prefix}.{name}" if prefix else name)
-
-    visit(schema, "")
-    return tuple(paths)
-
-
-def _resolve(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Follow `$ref`, and pick the object form of an `anyOf`."""
-    while "$ref" in node:
-        node = definitions[node["$ref"].rsplit("/", 1)[-1]]
-    for option in node.get("anyOf", ()):
-        resolved = _resolve(option, definitions)
-        if resolved.get("properties"):
-            return resolved
-    return node

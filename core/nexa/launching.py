@@ -20,14 +20,16 @@ def launch_plan(plan: Plan, *, argv: Sequence[str] | None = None, parent: str | 
     """Start a planned run and return it; it outlives this process.
 
     argv: the command line to record, by default this process's. parent: id of the run this one
-    continues. Raises UserError when folders or disk won't do, before anything is written; raises the
-    scheduler's NexaError when it refuses, which leaves the run recorded as failed with that reason.
+    continues. Before anything is written, raises RecipeError when the plan has obstacles and UserError
+    when folders or disk won't do. Raises the scheduler's NexaError when it refuses, which leaves the
+    run recorded as failed with that reason.
     """
     from nexa.preflight import preflight
     from nexa.recipe.render import to_yaml
     from nexa.runs.actions import submit_attempt
     from nexa.runs.store import RunStore
 
+    plan.require_startable()
     preflight(plan)
     store = RunStore(plan.runs_dir)
     run = store.reserve(plan.run_name)

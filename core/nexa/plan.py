@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nexa.backend import Resources
-from nexa.errors import Problem, RecipeError
+from nexa.errors import NexaError, Problem, RecipeError
 from nexa.scheduler import Attempt
 from nexa.settings_report import SettingLine, refused_settings, settings_report
 from nexa.uris import absolute_uri, is_uri
@@ -38,8 +38,9 @@ class Plan:
 
     backend, scheduler, store, observers: the chosen plugins' specs. store_uri: always with a scheme.
     resources, batch, worker: machines, batch maths, and how a worker is started. estimate: formulas,
-    not measurements. settings: the backend's answer for every recipe field. `scheduler_plugin` is the
-    scheduler itself, which writes the submission of each attempt.
+    not measurements. settings: the backend's answer for every recipe field. obstacles: what stops this
+    plan from starting here and now, such as GPUs this machine lacks; empty when it can start.
+    `scheduler_plugin` is the scheduler itself, which writes the submission of each attempt.
     """
 
     recipe: Recipe
@@ -56,6 +57,7 @@ class Plan:
     worker: LaunchSpec
     estimate: Estimate
     settings: Sequence[SettingLine]
+    obstacles: Sequence[Problem] = ()
     scheduler_plugin: Scheduler = field(repr=False, compare=False)
 
     @property
@@ -77,6 +79,11 @@ class Plan:
         """Bytes all kept checkpoints need, None where the backend gives no estimate."""
         size = self.estimate.checkpoint_bytes
         return None if size is None else size * self.checkpoints_kept
+
+    def require_startable(self) -> None:
+        """Raise RecipeError with every obstacle, if there is one."""
+        if self.obstacles:
+            raise RecipeError(self.obstacles)
 
     def submission(self, attempt: Attempt) -> Submission:
         """Return exactly what submitting `attempt` does. Pure."""
@@ -115,14 +122,16 @@ class Plan:
             "batch": asdict(self.batch),
             "estimate": {**asdict(self.estimate), "disk_bytes": self.disk_bytes},
             "settings": [line.document() for line in self.settings],
+            "obstacles": [str(problem) for problem in self.obstacles],
         }
 
 
 def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings) -> Plan:
     """Work out a launch from a loaded recipe, the installed plugins and the user's settings.
 
-    Raises RecipeError with every problem that the batch maths, the backend, the scheduler and the
-    settings report find, and PluginError when a chosen plugin is unknown or fails to load.
+    What the backend, the scheduler and the settings report find wrong becomes the plan's obstacles, so
+    that a plan for another machine can be read here. Raises RecipeError with every problem when no
+    plan can be made of the recipe, and PluginError when a chosen plugin is unknown or fails to load.
     """
     recipe = loaded.recipe
     backend_spec = host.spec("backend", recipe.backend)
@@ -137,14 +146,22 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings) -> 
         *_method_problems(recipe, backend_spec),
         *backend.check(recipe),
         *scheduler.check(recipe, resources),
-        *refused_settings(lines, backend=recipe.backend),
     ]
-    # A backend that looks at these files itself knows better what is wrong with them.
+    # Who looked at a field itself knows better what is wrong with it.
     told = {problem.path for problem in problems}
-    problems += [problem for problem in _missing_files(recipe) if problem.path not in told]
+    general = [*refused_settings(lines, backend=recipe.backend), *_missing_files(recipe)]
+    problems += [problem for problem in general if problem.path not in told]
     batch = _batch(recipe, resources, problems)
-    if problems or batch is None:
-        raise RecipeError([_placed(problem, loaded) for problem in problems])
+    obstacles = tuple(_placed(problem, loaded) for problem in problems)
+    if batch is None:
+        raise RecipeError(obstacles)
+    try:
+        worker = backend.plan(recipe, resources)
+        estimate = backend.estimate(recipe, resources)
+    except NexaError:
+        if obstacles:
+            raise RecipeError(obstacles) from None
+        raise
     return Plan(
         recipe=recipe,
         recipe_name=loaded.name,
@@ -157,9 +174,10 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings) -> 
         runs_dir=settings.runs_dir,
         resources=resources,
         batch=batch,
-        worker=backend.plan(recipe, resources),
-        estimate=backend.estimate(recipe, resources),
+        worker=worker,
+        estimate=estimate,
         settings=tuple(lines),
+        obstacles=obstacles,
         scheduler_plugin=scheduler,
     )
 

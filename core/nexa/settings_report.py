@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from nexa.backend import Answer, SettingAnswer
 from nexa.errors import Problem
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
-    from nexa.recipe.schema import Recipe
+    from nexa.recipe.schema import Recipe, Section
 
 _ABSENT = object()
 
@@ -52,7 +50,7 @@ def settings_report(recipe: Recipe, answers: Sequence[SettingAnswer]) -> list[Se
     values = recipe.document()
     defaults = _defaults(type(recipe))
     lines = []
-    for path in field_paths(type(recipe)):
+    for path in recipe.leaf_paths():
         answer = by_path.get(path) or SettingAnswer(
             path=path, answer=Answer.REFUSED, detail=f"backend {recipe.backend!r} gives no answer for it"
         )
@@ -82,41 +80,20 @@ def refused_settings(lines: Sequence[SettingLine], *, backend: str) -> list[Prob
     ]
 
 
-def field_paths(model: type[BaseModel]) -> list[str]:
-    """Dotted paths of a model's leaf fields: `leaf_paths` of its JSON Schema, without the time to make one."""
-    paths = []
-    for name, field in model.model_fields.items():
-        if field.exclude:
-            continue
-        section = _section(field.annotation)
-        paths += [f"{name}.{path}" for path in field_paths(section)] if section else [name]
-    return paths
-
-
-def _section(annotation: Any) -> type[BaseModel] | None:
-    """The model that a field holds, also where it may be null; None for a leaf."""
-    from pydantic import BaseModel
-
-    for option in (annotation, *get_args(annotation)):
-        if isinstance(option, type) and issubclass(option, BaseModel):
-            return option
-    return None
-
-
-def _defaults(model: type[BaseModel]) -> dict[str, Any]:
+def _defaults(model: type[Section]) -> dict[str, Any]:
     """Defaults of a model's fields as nested JSON values, without the fields that have none.
 
     The fields of a section whose default is null have none either: whoever writes that section sets
     all of them.
     """
-    from pydantic import BaseModel
+    from nexa.recipe.schema import Section, section_of
 
     defaults: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         if not field.is_required():
             default = field.get_default(call_default_factory=True)
-            defaults[name] = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
-        elif (section := _section(field.annotation)) is not None:
+            defaults[name] = default.model_dump(mode="json") if isinstance(default, Section) else default
+        elif (section := section_of(field.annotation)) is not None:
             defaults[name] = _defaults(section)
     return defaults
 

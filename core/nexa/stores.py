@@ -71,9 +71,11 @@ def find_verified(store: ArtifactStore, reference: str, *, warn: Callable[[str],
         damages = store.verify(artifact.name)
         if not damages:
             return artifact
-        warn(f"{artifact.name} is damaged and not used: {damages[0].file} {damages[0].message}")
-    names = ", ".join(artifact.name for artifact in candidates[:4])
-    raise ArtifactError(f"{reference} has no whole artifact: {names}", hint=f"nexa artifacts verify {reference}")
+        found = f"{damages[0].file} {damages[0].message}"
+        if artifact.name == reference:
+            raise ArtifactError(f"{reference} is damaged: {found}", hint=f"see all: nexa artifacts verify {reference}")
+        warn(f"{artifact.name} is damaged and not used: {found}")
+    raise ArtifactError(f"none of {len(candidates)} artifacts of {reference} is whole")
 
 
 def _age(artifact: StoredArtifact) -> tuple[str, str]:

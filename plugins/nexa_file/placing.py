@@ -143,6 +143,6 @@ def _require_space(folder: Path, needed: int) -> None:
     free = statistics.f_bavail * statistics.f_frsize
     if needed + _SPARE_BYTES > free:
         raise ArtifactError(
-            f"{needed:,} bytes do not fit: {free:,} are free on the file system of {folder}",
+            f"{needed:,} bytes do not fit in the store: {free:,} are free on its file system",
             hint="make room with: nexa artifacts gc --keep-last 1",
         )

@@ -163,10 +163,13 @@ class FileStore(ArtifactStore):
         return status
 
     def _refuse_overlap(self, staged: Path) -> None:
-        """Raise UserError when the staged folder lies in the store, or the store in it."""
+        """Raise UserError when the staged folder holds the store, or is part of an artifact in it."""
         source, root = staged.resolve(), self._root.resolve()
-        if source.is_relative_to(root) or root.is_relative_to(source):
-            raise UserError(f"can't commit {staged}: it overlaps with the store at {self._root}")
+        stored = source.is_relative_to(root / names.CONTROL) or any(
+            (folder / MANIFEST_NAME).exists() for folder in source.parents if folder.is_relative_to(root)
+        )
+        if root.is_relative_to(source) or stored:
+            raise UserError(f"can't commit {staged}: it overlaps with what is in the store at {self._root}")
 
     def _existing(self, name: str) -> Path:
         """Return an artifact's folder. Raises ArtifactError when there is none."""

@@ -95,8 +95,7 @@ def restore_trainer(folder: Path, network: nn.Module, optimizer: Optimizer, sche
     for name, entries in state.items():
         device = trained[name].device
         optimizer.state[trained[name]] = {
-            key: value.to(device) if isinstance(value, Tensor) and key != "step" else value
-            for key, value in entries.items()
+            key: value.to(device) if isinstance(value, Tensor) else value for key, value in entries.items()
         }
     for group, values in zip(optimizer.param_groups, saved["groups"], strict=True):
         group.update(values)

@@ -12,7 +12,7 @@ from nexa_torch.architectures import ARCHITECTURES, size_problems
 from nexa_torch.backend import METHODS, missing_packages
 from nexa_torch.optimizers import OPTIMIZERS, unknown_optimizer
 from nexa_torch.schedules import SCHEDULES, unknown_schedule
-from nexa_torch.sources import PACKAGE_SCHEME, ModelSource, packaged_path, resolve_source
+from nexa_torch.sources import PACKAGE_SCHEME, packaged_path, resolve_source
 
 if TYPE_CHECKING:
     from nexa.recipe.schema import Recipe
@@ -56,18 +56,9 @@ def _model(recipe: Recipe) -> Iterator[Problem]:
             )
         return
     try:
-        source = resolve_source(model.name)
+        resolve_source(model.name)
     except UserError as error:
         yield Problem(path="model.name", message=error.message, hint=error.hint)
-        return
-    yield from _hub(recipe, source)
-
-
-def _hub(recipe: Recipe, source: ModelSource) -> Iterator[Problem]:
-    if recipe.model.revision is not None and source.kind != "hub":
-        yield Problem(
-            path="model.revision", message=f"{recipe.model.name!r} is not a hub model, so it has no revisions"
-        )
 
 
 def _data(recipe: Recipe) -> Iterator[Problem]:
@@ -135,13 +126,3 @@ def _devices(recipe: Recipe) -> Iterator[Problem]:
             message=f"{cluster.processes_per_node} processes on {cluster.gpus_per_node} GPUs; each needs its own",
             hint=f"set cluster.processes_per_node={cluster.gpus_per_node} or leave it out",
         )
-    if recipe.scheduler == "local" and cluster.gpus_per_node and not _has_nvidia_gpu():
-        yield Problem(
-            path="cluster.gpus_per_node",
-            message=f"the recipe asks for {cluster.gpus_per_node} GPUs and this machine shows none",
-            hint="set cluster.gpus_per_node=0 to train on CPU",
-        )
-
-
-def _has_nvidia_gpu() -> bool:
-    return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,10 +101,11 @@ def load_model(
         network = _build(section, tokenizer, row_length=row_length, seed=seed)
     else:
         network = load_network(source, revision=section.revision)
-    return _wrap(network, source)
+    return wrap(network, source)
 
 
-def _wrap(network: PreTrainedModel, source: ModelSource) -> LanguageModel:
+def wrap(network: PreTrainedModel, source: ModelSource) -> LanguageModel:
+    """Find out what the engine must know of a loaded model: its head, and whether it takes positions."""
     parameters = inspect.signature(network.base_model.forward).parameters
     model = LanguageModel(network=network, source=source, takes_positions="position_ids" in parameters)
     model.fused_head = _head_is_plain(model)
@@ -293,6 +295,12 @@ def save_model(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder:
         model.adapter.save_pretrained(folder, save_embedding_layers=False)
         # PEFT adds a model card of empty headings; the manifest says what this is.
         (folder / "README.md").unlink(missing_ok=True)
+        # PEFT keeps target modules as a set, whose order changes from process to process.
+        config = folder / "adapter_config.json"
+        values = json.loads(config.read_text(encoding="utf-8"))
+        if isinstance(values["target_modules"], list):
+            values["target_modules"].sort()
+        config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     tokenizer.save_pretrained(folder)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from nexa.hookspecs import hookimpl
 from nexa.specs import BackendSpec
+from nexa_torch.backend import FACTORY, METHODS
 
 
 @hookimpl
@@ -15,9 +16,9 @@ def nexa_register_backends() -> Iterable[BackendSpec]:
         BackendSpec(
             name="torch",
             summary="Nexa's own PyTorch engine: pretraining and fine-tuning of causal language models",
-            factory="nexa_torch.backend:TorchBackend",
+            factory=FACTORY,
             options_model="nexa_torch.options:TorchOptions",
             capabilities=frozenset({"chat", "estimate", "resume"}),
-            methods=("pretrain", "sft"),
+            methods=METHODS,
         )
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from nexa.backend import Answer, SettingAnswer, leaf_paths
+from nexa.backend import Answer, SettingAnswer
 from nexa.recipe.schema import Recipe
 from nexa_torch.architectures import ARCHITECTURES
 from nexa_torch.data.locate import PACKAGE_SCHEME
@@ -20,7 +20,7 @@ _WITHOUT_FLOOR = ("constant",)
 def answer_settings(recipe: Recipe) -> Sequence[SettingAnswer]:
     """Answer for every leaf of the recipe schema, in schema order."""
     answers = []
-    for path in leaf_paths(Recipe.model_json_schema()):
+    for path in Recipe.leaf_paths():
         refusal = _REFUSALS[path](recipe) if path in _REFUSALS else None
         translation = _TRANSLATIONS[path](recipe) if path in _TRANSLATIONS else None
         if refusal is not None:

@@ -10,13 +10,12 @@ import argparse
 import copy
 import json
 import random
-import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-from _measure import measure, report
+from tests.bench._measure import measure, report
 
 from nexa.recipe.schema import Recipe
 from nexa_torch.data.prepare import prepare_data
@@ -34,13 +33,13 @@ MARKED = (
 )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure preparation times and empty places on conversations cut from Python's own documentation."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, default=5000)
     parser.add_argument("--row-length", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "conversations.jsonl"
         conversations = write_conversations(path, options.documents)

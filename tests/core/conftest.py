@@ -17,6 +17,7 @@ from nexa.recipe.schema import Recipe
 from nexa.runs.actions import submit_attempt
 from nexa.runs.state import RunStatus, run_status
 from nexa.runs.store import Run, RunStore
+from nexa.scheduler import Attempt
 from nexa.worker.processes import end_processes, processes_of
 
 WORKERS = Path(__file__).parent / "workers"
@@ -61,10 +62,14 @@ class Runs:
 
     def start(self, run: Run) -> Run:
         """Submit the first attempt to the local scheduler."""
+        attempt = run.create_attempt(1, resume_from=None, reason="launched")
+        return self.submit(run, attempt)
+
+    def submit(self, run: Run, attempt: Attempt) -> Run:
+        """Hand an attempt to the local scheduler."""
         from nexa_local.scheduler import LocalScheduler
 
         scheduler = LocalScheduler()
-        attempt = run.create_attempt(1, resume_from=None, reason="launched")
         plan = run.plan
         submission = scheduler.plan(None, attempt, LaunchSpec(**plan["launch"]), Resources(**plan["resources"]))
         submit_attempt(run, attempt, scheduler, submission)

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from nexa.errors import RunError
+from nexa.errors import NexaError, RunError
 from nexa.runs import actions
 from nexa.runs.state import State, run_status
 from nexa.worker.processes import processes_of
@@ -35,6 +35,20 @@ def test_a_run_completes_and_leaves_a_verified_checkpoint(runs, events_of):
     assert events_of(run)[0].type == "start"
     assert events_of(run, "end")[0].state == "completed"
     assert "counts from 0 to 5" in (run.path / "logs" / "1-0.log").read_text()
+
+
+def test_observers_see_every_event_as_written(runs, events_of, tmp_path):
+    options = {"path": str(tmp_path / "seen.jsonl")}
+    good = {"name": "good", "factory": "recording_observer:RecordingObserver", "options": options}
+    bad = {"name": "bad", "factory": "recording_observer:NoSuch", "options": {}}
+    run = runs.launch(steps=5, observers=[good, bad])
+    assert runs.await_end(run).state is State.COMPLETED
+    seen = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()]
+    assert [record["type"] for record in seen][:1] == ["start"]
+    assert seen[-1]["type"] == "end"
+    written = [vars(event) for event in events_of(run)]
+    assert sorted(seen, key=json.dumps) == sorted(written, key=json.dumps)
+    assert any("observer bad" in event.text for event in events_of(run, "message"))
 
 
 def test_submitting_returns_at_once_and_the_run_has_its_own_session(runs):
@@ -211,3 +225,13 @@ def test_several_workers_end_together(runs, killed):
     assert status.state is State.FAILED
     assert "SIGKILL" in status.reason
     runs.await_no_processes(run)
+
+
+def test_a_job_that_can_not_be_recorded_does_not_run_on(runs):
+    run = runs.make(steps=10_000)
+    attempt = run.create_attempt(1, resume_from=None, reason="launched")
+    (run.path / "attempts" / "1" / "job.json").mkdir()
+    with pytest.raises(NexaError, match=r"can't be recorded"):
+        runs.submit(run, attempt)
+    assert processes_of(run.path) == []
+    assert run_status(run).state in (State.FAILED, State.STOPPED, State.KILLED)

@@ -123,7 +123,7 @@ class Workspace:
             start_new_session=True,
         )
 
-    def nexa(self, *arguments: str, timeout: float = 60.0, **variables: str) -> Outcome:
+    def nexa(self, *arguments: str, timeout: float = 120.0, **variables: str) -> Outcome:
         """Run a command to its end."""
         process = self.popen(*arguments, **variables)
         try:
@@ -157,7 +157,7 @@ class Workspace:
         return {"PYTHONPATH": os.pathsep.join([str(self.folder / "site"), str(ECHO_SOURCE)])}
 
 
-def until(ask: Callable[[], T], good: Callable[[T], bool], *, timeout: float = 60.0) -> T:
+def until(ask: Callable[[], T], good: Callable[[T], bool], *, timeout: float = 120.0) -> T:
     """Ask again until the answer is good; fails with the last answer."""
     deadline = time.monotonic() + timeout
     while True:
@@ -174,7 +174,7 @@ def status(run: Path) -> RunStatus:
     return run_status(Run(run))
 
 
-def wait(run: Path, *, timeout: float = 90.0) -> RunStatus:
+def wait(run: Path, *, timeout: float = 200.0) -> RunStatus:
     """Wait until a run has ended and return its status."""
     return until(lambda: status(run), lambda seen: not seen.active, timeout=timeout)
 

@@ -113,3 +113,22 @@ def test_a_single_text_is_held_out_at_its_end(tmp_path: Path) -> None:
     assert (train[0].text or "") + (validation[0].text or "") == text
     assert (validation[0].text or "").startswith("line ")
     assert 0.08 * len(text) < len(validation[0].text or "") < 0.13 * len(text)
+
+
+def test_falcon3_is_planned_without_its_hardware() -> None:
+    from nexa.backend import Resources
+    from nexa.plugins import get_host
+
+    recipe = load_recipe(RECIPES / "falcon3-qlora.yaml").recipe
+    backend = get_host().create("backend", "torch")
+    launch = backend.plan(recipe, Resources(num_nodes=1, gpus_per_node=1, processes_per_node=1))
+    assert launch.processes_per_node == 1
+    refused = {answer.path for answer in backend.settings(recipe) if answer.answer == "refused"}
+    given = {
+        "data.format",
+        "data.remote_uri",
+        "training.precision",
+        "training.activation_checkpointing",
+        "adapter.rank",
+    }
+    assert not refused & given

@@ -40,7 +40,8 @@ def list_artifacts(prefix: str, uri: str | None, as_json: bool) -> None:
 
     Only manifests are read: `nexa artifacts verify` checks the files.
     """
-    from nexa.cli.output import format_bytes, print_json, table
+    from nexa import units
+    from nexa.cli.output import print_json, table
     from nexa.stores import open_store
 
     artifacts = open_store(uri).list(prefix.strip("/"))
@@ -53,7 +54,7 @@ def list_artifacts(prefix: str, uri: str | None, as_json: bool) -> None:
             (
                 artifact.name,
                 artifact.meta.kind,
-                format_bytes(artifact.meta.bytes),
+                units.size(artifact.meta.bytes),
                 artifact.meta.created_at[:19].replace("T", " "),
                 ", ".join(_remarks(artifact)),
             )
@@ -203,14 +204,15 @@ def _record(artifact: StoredArtifact) -> dict[str, Any]:
 
 def _print_artifact(artifact: StoredArtifact, manifest: Mapping[str, Any]) -> None:
     """Print a manifest for people: identity, metrics, origins, files."""
-    from nexa.cli.output import format_bytes, table
+    from nexa import units
+    from nexa.cli.output import table
     from nexa.text import sanitize
 
     meta = artifact.meta
     fields = {
         "kind": meta.kind,
         "created": meta.created_at,
-        "size": f"{format_bytes(meta.bytes)} in {len(manifest['files'])} files",
+        "size": f"{units.size(meta.bytes)} in {len(manifest['files'])} files",
         "hash": meta.hash,
         "uri": meta.uri,
         "pinned": "yes" if artifact.pinned else "no",
@@ -225,7 +227,7 @@ def _print_artifact(artifact: StoredArtifact, manifest: Mapping[str, Any]) -> No
     for key, value in shown.items():
         click.echo(f"  {sanitize(key):<{width}}  {value}")
     click.echo()
-    rows = [(name, format_bytes(entry["bytes"]), entry["sha256"]) for name, entry in manifest["files"].items()]
+    rows = [(name, units.size(entry["bytes"]), entry["sha256"]) for name, entry in manifest["files"].items()]
     table(("FILE", "SIZE", "SHA-256"), rows, right=("SIZE",))
 
 
@@ -242,7 +244,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def _print_verdicts(artifacts: Sequence[StoredArtifact], report: Mapping[str, Sequence[Damage]]) -> None:
     """Print one line an artifact, and one for each damaged file."""
-    from nexa.cli.output import format_bytes
+    from nexa import units
     from nexa.text import sanitize
 
     if not report:
@@ -250,7 +252,7 @@ def _print_verdicts(artifacts: Sequence[StoredArtifact], report: Mapping[str, Se
     sizes = {artifact.name: artifact.meta.bytes for artifact in artifacts}
     for name, damages in report.items():
         if not damages:
-            click.echo(f"{click.style('whole', fg='green')}    {name} ({format_bytes(sizes[name])})")
+            click.echo(f"{click.style('whole', fg='green')}    {name} ({units.size(sizes[name])})")
             continue
         click.echo(f"{click.style('DAMAGED', fg='red', bold=True)}  {name}")
         for damage in damages:

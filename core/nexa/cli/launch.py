@@ -95,6 +95,7 @@ def _explain(plan: Plan, *, as_json: bool) -> int:
     else:
         click.echo(plan_text(plan))
         click.echo(commands_text(plan, submission, worker))
+    plan.require_startable()
     return 0
 
 
@@ -104,7 +105,8 @@ def _dry_run(plan: Plan, *, as_json: bool) -> int:
     from nexa.plugins import get_host
     from nexa.preflight import preflight
 
-    preflight(plan)
+    if not plan.obstacles:
+        preflight(plan)
     preview = get_host().create("backend", plan.backend.name).preview(plan.recipe)
     if as_json:
         print_json({**plan.document(), "preview": preview})
@@ -112,6 +114,7 @@ def _dry_run(plan: Plan, *, as_json: bool) -> int:
         click.echo(plan_text(plan))
         click.echo(preview_text(preview, colour=sys.stdout.isatty()))
         click.echo("Dry run: nothing was started and nothing was written.")
+    plan.require_startable()
     return 0
 
 

@@ -86,14 +86,6 @@ def _print_on_terminal(columns: Sequence[str], cells: Sequence[Sequence[str]], r
     Console().print(grid)
 
 
-def format_bytes(number: float) -> str:
-    """A size in decimal units: 538 MB, 2.1 GB."""
-    for size, unit in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if number >= size:
-            return f"{number / size:.1f} {unit}"
-    return f"{number:.0f} B"
-
-
 def fail(message: str, *, hint: str | None = None) -> NoReturn:
     """End the command because of what was typed: exit code 2, the message, what to type."""
     raise UserError(message, hint=hint)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from nexa import units
 from nexa.backend import Answer
-from nexa.cli.output import format_bytes
 from nexa.text import sanitize
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "parameters", f"{_count(estimate.parameters)}{share} (estimate)"
     version = f", version {recipe.data.dataset_version}" if recipe.data.dataset_version else ""
     yield "data", recipe.data.remote_uri + version
-    yield "machines", f"{_plural(resources.num_nodes, 'node')} with {_plural(resources.gpus_per_node, 'GPU')} each"
+    devices = f"{_plural(resources.gpus_per_node, 'GPU')} each" if resources.gpus_per_node else "CPU only"
+    yield "machines", f"{_plural(resources.num_nodes, 'node')}, {devices}"
     yield (
         "batch",
         f"{_plural(batch.global_batch_size, 'row')} a step = {batch.microbatch_size} a forward pass "
@@ -53,8 +54,8 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
     )
     yield "length", _length(plan)
     if estimate.memory_bytes:
-        parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in estimate.memory_bytes.items())
-        yield "memory", f"{format_bytes(sum(estimate.memory_bytes.values()))} a process (estimate): {parts}"
+        parts = ", ".join(f"{name} {units.size(size)}" for name, size in estimate.memory_bytes.items())
+        yield "memory", f"{units.size(sum(estimate.memory_bytes.values()))} a process (estimate): {parts}"
     yield "checkpoints", _checkpoints(plan)
     if plan.observers:
         yield "observers", ", ".join(spec.name for spec in plan.observers)
@@ -73,7 +74,7 @@ def _checkpoints(plan: Plan) -> str:
     size, needed = plan.estimate.checkpoint_bytes, plan.disk_bytes
     if size is None or needed is None:
         return plan.store_uri
-    return f"{format_bytes(needed)} for {plan.checkpoints_kept} × {format_bytes(size)} (estimate), in {plan.store_uri}"
+    return f"{units.size(needed)} for {plan.checkpoints_kept} × {units.size(size)} (estimate), in {plan.store_uri}"
 
 
 def commands_text(plan: Plan, submission: Submission, worker_argv: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ def markdown() -> str:
     """Every command with its usage, help, arguments and options, as one Markdown page."""
     from nexa.cli.main import command
 
-    context = click.Context(command, info_name="nexa")
+    context = click.Context(command, info_name="nexa", **command.context_settings)
     return "\n".join([_HEADER, *_command_lines(command, context, depth=2)]).rstrip() + "\n"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -162,8 +162,3 @@ def read_tail(path: Path, *, max_bytes: int = 65536) -> list[dict[str, Any]]:
 
 
 _TAIL_DECODER = msgspec.json.Decoder(dict[str, Any])
-
-
-def latest(records: list[dict[str, Any]], type: str) -> Mapping[str, Any] | None:
-    """Return the newest record of a type, None when there is none."""
-    return next((record for record in reversed(records) if record.get("type") == type), None)

@@ -7,7 +7,7 @@ Sections named after plugins are validated by the plugins' own models and kept i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
@@ -34,6 +34,27 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def leaf_paths(cls) -> tuple[str, ...]:
+        """Dotted paths of the fields that hold values, not sections, in schema order.
+
+        The fields of a section that may be null, or be given by a name alone, count as its leaves.
+        """
+        paths: list[str] = []
+        for name, field in cls.model_fields.items():
+            section = section_of(field.annotation)
+            if section is not None:
+                paths += [f"{name}.{path}" for path in section.leaf_paths()]
+            elif not field.exclude:
+                paths.append(name)
+        return tuple(paths)
+
+
+def section_of(annotation: Any) -> type[Section] | None:
+    """The section that a field of this type holds, also where it may be null; None for a leaf."""
+    options = (annotation, *get_args(annotation))
+    return next((option for option in options if isinstance(option, type) and issubclass(option, Section)), None)
 
 
 def looks_existing(name: str) -> bool:

@@ -32,7 +32,14 @@ def submit_attempt(run: Run, attempt: Attempt, scheduler: Scheduler, submission:
     except NexaError as error:
         _record_end(folder, State.FAILED, f"it could not be started: {error.message}")
         raise
-    write_json(folder.path / "job.json", asdict(job))
+    try:
+        write_json(folder.path / "job.json", asdict(job))
+    except OSError as error:
+        # A job that nobody can find again must not run on.
+        scheduler.cancel(job, force=True)
+        reason = f"its job can't be recorded in {folder.path}: {error.strerror or error}"
+        _record_end(folder, State.FAILED, reason)
+        raise NexaError(f"run {run.run_id} was ended again: {reason}", hint="free space, then: nexa resume") from error
     return job
 
 
@@ -57,7 +64,7 @@ def kill(run: Run, *, reason: str = "killed by the user") -> RunStatus:
     Raises RunError when the run has ended already, NexaError when processes resist.
     """
     attempt, status = _latest(run)
-    if not status.active and not processes_of(run.path, attempt.number):
+    if not status.active and not _processes_that_stay(run):
         raise _not_running(run, status, "kill")
     attempt.request("kill", reason)
     job = job_of(attempt)
@@ -94,7 +101,7 @@ def resume(run: Run, *, force: bool = False) -> Attempt:
         LaunchSpec(**plan["launch"]),
         Resources(**plan["resources"]),
     )
-    reason = f"resumed from {checkpoint or 'the beginning, since it has no checkpoint'}"
+    reason = f"resumes from {checkpoint or 'the beginning, since it has no checkpoint'}"
     attempt = run.create_attempt(number, resume_from=checkpoint, reason=reason)
     submit_attempt(run, attempt, scheduler, submission)
     return attempt
@@ -111,15 +118,20 @@ def _refuse_resume(run: Run, status: RunStatus, *, force: bool) -> None:
         if status.state is State.PROBABLY_LOST:
             hint = f"if you know that it is dead: nexa resume --force {run.run_id}"
         raise RunError(f"run {run.run_id} may still be alive ({status.state})", hint=hint)
-    # A supervisor that has just recorded the end needs a moment to go.
-    deadline = time.monotonic() + _SETTLE_SECONDS
-    while (alive := processes_of(run.path)) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    alive = _processes_that_stay(run)
     if alive:
         raise RunError(
             f"processes of run {run.run_id} are still alive: {', '.join(map(str, alive))}",
             hint=f"wait for them, or end them: nexa kill {run.run_id}",
         )
+
+
+def _processes_that_stay(run: Run) -> list[int]:
+    """Processes of an ended run; a supervisor that has just recorded the end is given a moment to go."""
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while (alive := processes_of(run.path)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return alive
 
 
 def newest_checkpoint(run: Run) -> str | None:

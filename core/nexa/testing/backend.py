@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from nexa.backend import Answer, Backend, Estimate, LaunchSpec, Preview, RunState, leaf_paths
+from nexa.backend import Answer, Backend, Estimate, LaunchSpec, Preview, RunState
 from nexa.errors import Problem
 from nexa.plan import resources_of
 from nexa.plugins import PluginHost
@@ -104,7 +104,7 @@ class BackendContract(PluginContract):
         """No field is left out, none is answered twice, none is made up; reasons are given."""
         answers = backend.settings(recipe)
         counts = Counter(answer.path for answer in answers)
-        fields = set(leaf_paths(Recipe.model_json_schema()))
+        fields = set(Recipe.leaf_paths())
         assert {path for path, count in counts.items() if count > 1} == set()
         assert fields - set(counts) == set(), "recipe fields without an answer"
         assert set(counts) - fields == set(), "answers for fields that do not exist"

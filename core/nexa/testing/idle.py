@@ -17,7 +17,6 @@ from nexa.backend import (
     RunResult,
     RunState,
     SettingAnswer,
-    leaf_paths,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class IdleBackend(Backend):
             SettingAnswer(path=path, answer=Answer.HONOURED)
             if path == "training.max_steps"
             else SettingAnswer(path=path, answer=Answer.REFUSED, detail="nothing is trained")
-            for path in leaf_paths(type(recipe).model_json_schema())
+            for path in recipe.leaf_paths()
         ]
 
     def plan(self, recipe: Recipe, resources: Resources) -> LaunchSpec:

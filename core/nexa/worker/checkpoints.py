@@ -151,5 +151,6 @@ def find_resume_point(store: ArtifactStore, wanted: str, *, run_id: str, warn: C
         warn(f"checkpoint {name} is damaged and not used: {'; '.join(damage[:3])}")
     raise WorkerError(
         f"run {run_id} can't be resumed: none of its {len(candidates)} checkpoints is whole",
-        hint=f"see what is damaged: nexa artifacts verify {wanted}",
+        hint=f"see what is damaged: nexa artifacts verify {wanted}; to start over: nexa artifacts gc {run_id}, "
+        f"then nexa resume {run_id}",
     )

@@ -25,8 +25,19 @@ class CheckpointCommitter(Protocol):
     def stage(self, step: int) -> Path:
         """Return an empty folder to write the checkpoint of `step` into."""
 
-    def commit(self, step: int, staged: Path, *, metrics: Mapping[str, float], inputs: Sequence[str] = ()) -> str:
-        """Make the staged folder an artifact and return its name; writes a `checkpoint` event."""
+    def commit(
+        self,
+        step: int,
+        staged: Path,
+        *,
+        metrics: Mapping[str, float],
+        inputs: Sequence[str] = (),
+        lineage: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Make the staged folder an artifact and return its name; writes a `checkpoint` event.
+
+        lineage: what the backend learned about its inputs, merged into the run's own lineage.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

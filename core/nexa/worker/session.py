@@ -87,6 +87,9 @@ class WorkerSession:
         place = self._place
         self._stop.install()
         self._record_process()
+        if self._is_main:
+            # Before the first event, which observers shall see too.
+            self._observers = self._make_observers()
         self._events.write(
             "start",
             attempt=place.attempt,
@@ -98,8 +101,8 @@ class WorkerSession:
         heartbeat = Heartbeat(self._events, self._stop.fail, seconds=HEARTBEAT_SECONDS)
         heartbeat.start()
         try:
-            if self._is_main:
-                self._start_observers()
+            if self._observers is not None:
+                self._observers.start()
             result = self._train()
             heartbeat.finish()
             if self._is_main:
@@ -181,15 +184,14 @@ class WorkerSession:
             time.sleep(0.1)
         return ResumePoint(found["name"], store.fetch(found["name"]), found["hash"])
 
-    def _start_observers(self) -> None:
-        self._observers = Observers(
+    def _make_observers(self) -> Observers:
+        return Observers(
             self._plan.get("observers", []),
             run_id=self._run_id,
             run_dir=self._place.run_dir,
             recipe=self._plan["recipe"],
             warn=self._warn,
         )
-        self._observers.start()
 
     def _forward(self, record: Mapping[str, Any]) -> None:
         if self._observers is not None:

@@ -6,6 +6,7 @@ Reads the header alone, a few megabytes at most; the layout is that of the GGUF 
 from __future__ import annotations
 
 import hashlib
+import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,14 +91,23 @@ def _read_value(stream: BinaryIO, kind: int) -> object:
     item_kind = _unpack(stream, "<I")
     count = _bounded(_unpack(stream, "<Q"), _MAX_COUNT)
     if item_kind == _STRING:
-        for _ in range(count):
-            stream.seek(_bounded(_unpack(stream, "<Q"), _MAX_STRING), 1)
+        _skip_strings(stream, count)
     elif item_kind == _ARRAY:
         for _ in range(count):
             _read_value(stream, _ARRAY)
     else:
         stream.seek(count * struct.calcsize(_scalar_format(item_kind)), 1)
     return count
+
+
+def _skip_strings(stream: BinaryIO, count: int) -> None:
+    """Pass over an array of strings; a vocabulary has 10⁵ of them, so they are counted in memory, not read."""
+    length_at = struct.Struct("<Q").unpack_from
+    with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        offset = stream.tell()
+        for _ in range(count):
+            offset += 8 + length_at(content, offset)[0]
+    stream.seek(offset)
 
 
 def _read_string(stream: BinaryIO) -> str:

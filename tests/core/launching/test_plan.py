@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nexa.errors import RecipeError
+from nexa.launching import launch_plan
 from nexa.plan import Plan, example_attempt, make_plan
 from nexa.plugins import get_host
 from nexa.preflight import local_folder, preflight
@@ -149,6 +150,22 @@ def test_preflight_refuses_a_file_as_run_folder(folder: Path) -> None:
         preflight(plan())
 
 
+def test_preflight_refuses_a_store_that_can_not_be_written(folder: Path) -> None:
+    with pytest.raises(Exception, match=r"can't make the artifact store in /proc/store: /proc is read-only"):
+        preflight(plan("artifacts.store_uri=/proc/store"))
+
+
 def test_local_folder() -> None:
     assert local_folder("file:///a/with%20space") == Path("/a/with space")
     assert local_folder("s3://bucket/x") is None
+
+
+def test_a_plan_for_other_machines_can_be_read_but_not_started(folder: Path) -> None:
+    made = plan("cluster.num_nodes=4")
+    assert [(problem.path, problem.line) for problem in made.obstacles] == [("cluster.num_nodes", None)]
+    assert made.document()["obstacles"]
+    with pytest.raises(RecipeError):
+        made.require_startable()
+    with pytest.raises(RecipeError):
+        launch_plan(made)
+    assert not made.runs_dir.exists()

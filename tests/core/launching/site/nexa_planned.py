@@ -1,6 +1,6 @@
 """A backend and a scheduler that can only be planned with."""
 
-from nexa.backend import Answer, Backend, Estimate, LaunchSpec, SettingAnswer, leaf_paths
+from nexa.backend import Answer, Backend, Estimate, LaunchSpec, SettingAnswer
 from nexa.errors import Problem
 from nexa.hookspecs import hookimpl
 from nexa.recipe.schema import Recipe
@@ -16,7 +16,7 @@ class Planned(Backend):
         return [Problem(path="model.name", message="there is no model 'absent'")] if missing else []
 
     def settings(self, recipe):
-        for path in leaf_paths(Recipe.model_json_schema()):
+        for path in Recipe.leaf_paths():
             refused = path in REFUSED
             detail = "seeds everything" if path == "training.seed" else "fp32 only" if refused else ""
             answer = Answer.REFUSED if refused else Answer.TRANSLATED if detail else Answer.HONOURED

@@ -15,9 +15,7 @@ class Small(Backend):
         return []
 
     def settings(self, recipe):
-        from nexa.settings_report import field_paths
-
-        return [SettingAnswer(path=path, answer=Answer.HONOURED) for path in field_paths(type(recipe))]
+        return [SettingAnswer(path=path, answer=Answer.HONOURED) for path in recipe.leaf_paths()]
 
     def plan(self, recipe, resources):
         return LaunchSpec(python=sys.executable, factory="nexa_small:Small")

@@ -20,7 +20,6 @@ from nexa.backend import (
     RunResult,
     RunState,
     SettingAnswer,
-    leaf_paths,
 )
 from nexa.errors import Problem
 from nexa_echo.bytecounts import SYMBOLS, ByteCounts, read_documents
@@ -64,7 +63,7 @@ class EchoBackend(Backend):
 
     def settings(self, recipe: Recipe) -> Sequence[SettingAnswer]:
         """Everything that is neither honoured nor translated is refused."""
-        return [_answer(path) for path in leaf_paths(type(recipe).model_json_schema())]
+        return [_answer(path) for path in recipe.leaf_paths()]
 
     def plan(self, recipe: Recipe, resources: Resources) -> LaunchSpec:
         """The worker runs in this environment."""
