@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from nexa import units
 from nexa.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,21 +18,26 @@ if TYPE_CHECKING:
 
 def preflight(plan: Plan) -> None:
     """Raise UserError where the run or its checkpoints clearly can't be written."""
-    complaints = [*_unwritable(plan.runs_dir), *_too_full(plan)]
+    places = [("the run folder", plan.runs_dir, "NEXA_RUNS_DIR")]
+    if (store := local_folder(plan.store_uri)) is not None:
+        places.append(("the artifact store", store, "artifacts.store_uri"))
+    complaints = [complaint for place in places for complaint in _unwritable(*place)] or [*_too_full(plan)]
     if complaints:
         messages, hints = zip(*complaints, strict=True)
         raise UserError("\n".join(messages), hint="; ".join(dict.fromkeys(hints)))
 
 
-def _unwritable(folder: Path) -> Iterator[tuple[str, str]]:
+def _unwritable(what: str, folder: Path, setting: str) -> Iterator[tuple[str, str]]:
     existing = _nearest_existing(folder)
     if not existing.is_dir():
-        yield f"can't make the run folder in {folder}: {existing} is not a folder", "set NEXA_RUNS_DIR to a folder"
+        yield f"can't make {what} in {folder}: {existing} is not a folder", f"set {setting} to a folder"
     elif not os.access(existing, os.W_OK | os.X_OK):
         yield (
-            f"can't make the run folder in {folder}: no permission to write to {existing}",
-            "set NEXA_RUNS_DIR to a folder you may write to",
+            f"can't make {what} in {folder}: no permission to write to {existing}",
+            f"set {setting} to a folder you may write to",
         )
+    elif os.statvfs(existing).f_flag & os.ST_RDONLY or shutil.disk_usage(existing).total == 0:
+        yield f"can't make {what} in {folder}: {existing} is read-only", f"set {setting} to a folder on a disk"
 
 
 def _too_full(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -52,8 +58,8 @@ def _too_full(plan: Plan) -> Iterator[tuple[str, str]]:
         free = shutil.disk_usage(folder).free
         if free < needed:
             yield (
-                f"not enough disk under {folder}: checkpoints need about {needed / 1e9:.2f} GB (estimate), "
-                f"{free / 1e9:.2f} GB are free",
+                f"not enough disk under {folder}: checkpoints need about {units.size(needed)} (estimate), "
+                f"{units.size(free)} are free",
                 "free some space, lower checkpointing.keep_last, raise training.save_every_steps, "
                 "or set artifacts.store_uri to a larger disk",
             )

@@ -144,7 +144,7 @@ def test_stop_waits_and_resume_continues(nexa, runs):
     assert nexa("kill", "long")[0] == 2
     code, out, _ = nexa("resume", "long", "--detach")
     assert code == 0
-    assert "attempt 2, resumed from checkpoints/" in out
+    assert "attempt 2, resumes from checkpoints/" in out
     assert nexa("resume", "long")[0] == 2
     code, out, _ = nexa("kill", "long")
     assert code == 0

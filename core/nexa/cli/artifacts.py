@@ -40,7 +40,7 @@ def list_artifacts(prefix: str, uri: str | None, as_json: bool) -> None:
 
     Only manifests are read: `nexa artifacts verify` checks the files.
     """
-    from nexa.cli import units
+    from nexa import units
     from nexa.cli.output import print_json, table
     from nexa.stores import open_store
 
@@ -204,7 +204,7 @@ def _record(artifact: StoredArtifact) -> dict[str, Any]:
 
 def _print_artifact(artifact: StoredArtifact, manifest: Mapping[str, Any]) -> None:
     """Print a manifest for people: identity, metrics, origins, files."""
-    from nexa.cli import units
+    from nexa import units
     from nexa.cli.output import table
     from nexa.text import sanitize
 
@@ -244,7 +244,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def _print_verdicts(artifacts: Sequence[StoredArtifact], report: Mapping[str, Sequence[Damage]]) -> None:
     """Print one line an artifact, and one for each damaged file."""
-    from nexa.cli import units
+    from nexa import units
     from nexa.text import sanitize
 
     if not report:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from nexa.cli import units
+from nexa import units
 from nexa.cli.runref import exit_code_for
 from nexa.runs.progress import Progress
 from nexa.text import sanitize, sanitize_line

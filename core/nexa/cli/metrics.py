@@ -75,7 +75,7 @@ def _print_csv(training: MetricTable, evaluation: MetricTable, names: Sequence[s
 
 
 def _print_tables(training: MetricTable, evaluation: MetricTable, names: Sequence[str], tail: int) -> None:
-    from nexa.cli import units
+    from nexa import units
     from nexa.cli.output import table
 
     parts = [(part, [name for name in names if name in part.columns]) for part in (training, evaluation)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from nexa import units
 from nexa.backend import Answer
-from nexa.cli import units
 from nexa.text import sanitize
 
 if TYPE_CHECKING:

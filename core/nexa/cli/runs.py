@@ -13,7 +13,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def command(limit: int, active: bool, as_json: bool) -> None:
     """List runs and their state, newest first."""
-    from nexa.cli import units
+    from nexa import units
     from nexa.cli.output import print_json, table
     from nexa.cli.runref import open_runs, status_document
     from nexa.runs.state import run_statuses

@@ -96,7 +96,7 @@ def _flowing(answer: str) -> str:
 
 def _facts(run: Run, status: RunStatus) -> Iterator[tuple[str, str]]:
     """Names and texts of the first block; empty texts are left out."""
-    from nexa.cli import units
+    from nexa import units
     from nexa.runs.progress import Progress
 
     document = run.document
@@ -136,7 +136,7 @@ def _attempts(run: Run) -> Iterator[dict[str, Any]]:
 
 
 def _print_attempts(attempts: Sequence[Mapping[str, Any]]) -> None:
-    from nexa.cli import units
+    from nexa import units
     from nexa.cli.output import table
 
     if len(attempts) < 2:
@@ -164,7 +164,7 @@ def _checkpoints(run: Run) -> tuple[list[StoredArtifact], str]:
 
 
 def _print_checkpoints(checkpoints: Sequence[StoredArtifact], trouble: str) -> None:
-    from nexa.cli import units
+    from nexa import units
     from nexa.cli.output import table
 
     if trouble:

@@ -101,7 +101,7 @@ def resume(run: Run, *, force: bool = False) -> Attempt:
         LaunchSpec(**plan["launch"]),
         Resources(**plan["resources"]),
     )
-    reason = f"resumed from {checkpoint or 'the beginning, since it has no checkpoint'}"
+    reason = f"resumes from {checkpoint or 'the beginning, since it has no checkpoint'}"
     attempt = run.create_attempt(number, resume_from=checkpoint, reason=reason)
     submit_attempt(run, attempt, scheduler, submission)
     return attempt

@@ -150,6 +150,11 @@ def test_preflight_refuses_a_file_as_run_folder(folder: Path) -> None:
         preflight(plan())
 
 
+def test_preflight_refuses_a_store_that_can_not_be_written(folder: Path) -> None:
+    with pytest.raises(Exception, match=r"can't make the artifact store in /proc/store: /proc is read-only"):
+        preflight(plan("artifacts.store_uri=/proc/store"))
+
+
 def test_local_folder() -> None:
     assert local_folder("file:///a/with%20space") == Path("/a/with space")
     assert local_folder("s3://bucket/x") is None
