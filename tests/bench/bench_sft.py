@@ -200,6 +200,7 @@ def trl_round(
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step == WARMUP_STEPS:
                 watch.start()
+                watch.tokens = 1
             else:
                 watch.mark()
 
@@ -229,14 +230,17 @@ def trl_round(
         callbacks=[Clock()],
     )
     collate = trainer.data_collator
+    # The loader reads one batch ahead, so sizes are matched with steps by their order.
+    sizes: list[int] = []
 
     def counting(examples: list[Any]) -> Any:
-        watch.tokens += sum(len(example["input_ids"]) for example in examples)
+        sizes.append(sum(len(example["input_ids"]) for example in examples))
         return collate(examples)
 
     trainer.data_collator = counting
     trainer.train()
-    return watch.speed
+    tokens = sum(sizes[WARMUP_STEPS:steps])
+    return watch.speed[0] * tokens, watch.speed[1] * tokens
 
 
 def main() -> None:
