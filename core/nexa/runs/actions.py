@@ -17,8 +17,6 @@ from nexa.worker.processes import processes_of
 if TYPE_CHECKING:
     from nexa.artifacts import ArtifactStore
 
-_SETTLE_SECONDS = 5.0
-
 
 def submit_attempt(run: Run, attempt: Attempt, scheduler: Scheduler, submission: Submission) -> JobRef:
     """Hand a new attempt to its scheduler and record the job.
@@ -127,11 +125,9 @@ def _refuse_resume(run: Run, status: RunStatus, *, force: bool) -> None:
 
 
 def _processes_that_stay(run: Run) -> list[int]:
-    """Processes of an ended run; a supervisor that has just recorded the end is given a moment to go."""
-    deadline = time.monotonic() + _SETTLE_SECONDS
-    while (alive := processes_of(run.path)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return alive
+    """Processes of an ended run, but for supervisors that have recorded the end: they do nothing more."""
+    done = {(folder.read("supervisor") or {}).get("pid") for folder in run.attempts if folder.read("exit")}
+    return [pid for pid in processes_of(run.path) if pid not in done]
 
 
 def newest_checkpoint(run: Run) -> str | None:
