@@ -95,8 +95,8 @@ def _lines(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"step {record.get('step')}  saved {name} ({units.size(record.get('bytes'))})"
     elif kind == "sample":
         yield f"step {record.get('step')}  › {sanitize_line(str(record.get('prompt', '')))}"
-        for line in sanitize(str(record.get("text", ""))).splitlines() or ["(nothing)"]:
-            yield f"    {line}"
+        lines = [line for line in sanitize(str(record.get("text", ""))).splitlines() if line.strip()]
+        yield from (f"    {line}" for line in lines or ["(nothing)"])
 
 
 @contextmanager
@@ -124,7 +124,7 @@ def _figures(progress: Progress) -> list[str]:
 
 def _phase(progress: Progress) -> str:
     """The phase, sanitized, and how far it is where it says so."""
-    share = "" if progress.share is None else f" {progress.share:.0%}"
+    share = f" {progress.share:.0%}" if progress.share is not None and 0 < progress.share < 1 else ""
     return sanitize_line(progress.phase) + share
 
 
@@ -206,6 +206,8 @@ def report_end(run: Run, status: RunStatus) -> int:
         for name in ("loss", "eval_loss", "perplexity")
         if name in status.metrics
     ]
+    if "memory_bytes" in status.metrics:
+        values.append(f"peak memory {units.size(status.metrics['memory_bytes'])}")
     words = [f"{status.state}{step}", *([f"in {units.duration(took)}"] if took is not None else []), *values]
     reason = f"\n  {sanitize(status.reason)}" if status.reason else ""
     click.echo(f"\n{run.run_id}: {', '.join(words)}{reason}")
