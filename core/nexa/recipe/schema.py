@@ -33,7 +33,7 @@ class Section(BaseModel):
     asked, because pydantic would read it on every start.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, defer_build=True)
 
     @classmethod
     def leaf_paths(cls) -> tuple[str, ...]:

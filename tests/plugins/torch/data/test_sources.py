@@ -32,7 +32,7 @@ def _texts(source: Source) -> list[str | None]:
         ("a.jsonl", JSONL.rstrip(b"\n")),
         ("a.jsonl", JSONL + b"\n\n"),
         ("a.ndjson", JSONL),
-        ("a.jsonl.gz", gzip.compress(JSONL)),
+        ("a.jsonl.gz", gzip.compress(JSONL, mtime=0)),
         ("a.json", json.dumps(ROWS).encode()),
         ("a.json", b"\xef\xbb\xbf" + json.dumps(ROWS, indent=2).encode()),
     ],
