@@ -14,8 +14,8 @@ DEFECTS = [
     (
         "a setting without an answer",
         "backend.py",
-        "model_json_schema())]",
-        "model_json_schema())[1:]]",
+        "recipe.leaf_paths()]",
+        "recipe.leaf_paths()[1:]]",
         "test_settings_answers_every_field_once",
     ),
     (
