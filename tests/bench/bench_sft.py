@@ -1,27 +1,39 @@
-"""Training speed of a 25M-parameter model on CPU: a bare PyTorch loop, Nexa's engine, and TRL.
+"""Training speed of a 25M-parameter model on CPU: a bare PyTorch loop, Nexa's engine, and other trainers.
 
-Run with `python tests/bench/bench_sft.py [--steps N] [--skip-trl]`. All train the same randomly
-initialised model on the same documents, fp32, 4 rows of 512 tokens a step, with the same optimizer.
-Speed is real tokens (no padding) per second of training steps, first steps left out, by the clock and
-by processor time; the contenders take turns, and each is judged by its best round, since other work
-on the machine only ever slows. Processor time says what the work costs even on a busy machine.
+All train the same randomly initialised model on the same documents, fp32, 4 rows of 512 tokens a step,
+with the same optimizer. Speed is real tokens (no padding) per second of training steps, first steps
+left out, by the clock and by processor time; the contenders take turns, and each is judged by its best
+round, since other work on the machine only ever slows. Processor time says what the work costs even on a
+busy machine.
 
 The bare loop is what a person would write by hand with Nexa's kernels (fused output head, packed
-attention): the difference to it is what the engine costs.
+attention): the difference to it is what the engine costs. TRL and Axolotl run with their
+own packing, each as it comes and, where Nexa chose oneDNN's fp32 products, with those as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from tests.bench._sft_peers import (
+    ONEDNN_MARK,
+    PEERS_VARIABLE,
+    REQUIREMENTS,
+    PeerError,
+    PeerRuns,
+    Speed,
+    find_peers,
+    write_lines,
+)
 from torch.nn.utils import clip_grad_norm_
 
 from nexa.backend import RunState
@@ -31,7 +43,7 @@ from nexa_torch.data.prepare import PreparedData, prepare_data
 from nexa_torch.engine import Engine, Hooks
 from nexa_torch.kernels import choose_cpu_matmul
 from nexa_torch.loss import linear_cross_entropy
-from nexa_torch.models import LanguageModel, load_model
+from nexa_torch.models import LanguageModel, load_model, save_model
 from nexa_torch.optimizers import build_optimizer
 from nexa_torch.options import recipe_from_document
 from nexa_torch.parallel import Ranks
@@ -67,8 +79,8 @@ def write_documents(path: Path, count: int) -> None:
         question = " ".join(rng.choices(WORDS, k=rng.randint(4, 20)))
         answer = " ".join(rng.choices(WORDS, k=int(min(400, rng.lognormvariate(4.0, 0.8)))))
         turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer or "aye"}]
-        lines.append(json.dumps({"messages": turns}))
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        lines.append({"messages": turns})
+    write_lines(path, lines)
 
 
 def recipe_document(data: Path) -> dict[str, Any]:
@@ -115,7 +127,7 @@ def build(document: dict[str, Any], data: PreparedData) -> LanguageModel:
     return load_model(recipe.model, data.tokenizer, row_length=ROW, seed=0)
 
 
-def bare_round(document: dict[str, Any], data: PreparedData, steps: int) -> tuple[float, float]:
+def bare_round(document: dict[str, Any], data: PreparedData, steps: int) -> Speed:
     """Speed of the hand-written loop."""
     model = build(document, data).network.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), fused=True)
@@ -137,7 +149,7 @@ def bare_round(document: dict[str, Any], data: PreparedData, steps: int) -> tupl
     return watch.speed
 
 
-def nexa_round(document: dict[str, Any], data: PreparedData, steps: int) -> tuple[float, float]:
+def nexa_round(document: dict[str, Any], data: PreparedData, steps: int) -> Speed:
     """Speed of Nexa's engine, with metrics at every step."""
     from nexa.batch import resolve_batch
     from nexa_torch.batches import TrainingRows
@@ -182,74 +194,39 @@ def nexa_round(document: dict[str, Any], data: PreparedData, steps: int) -> tupl
     return watch.speed[0] * share, watch.speed[1] * share
 
 
-def trl_round(
-    document: dict[str, Any], data: PreparedData, steps: int, packing: str, folder: Path
-) -> tuple[float, float]:
-    """Speed of TRL's SFTTrainer over the same documents with its own packing."""
-    from datasets import Dataset
-    from transformers import TrainerCallback
-    from trl import SFTConfig, SFTTrainer
-
-    tokenizer = data.tokenizer
-    texts = [json.loads(line)["messages"] for line in Path(document["data"]["remote_uri"]).read_text().splitlines()]
-    ids = [tokenizer(tokenizer.apply_chat_template(turns, tokenize=False), add_special_tokens=False) for turns in texts]
-    dataset = Dataset.from_dict({"input_ids": [entry["input_ids"] for entry in ids]})
-    watch = Watch()
-
-    class Clock(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step == WARMUP_STEPS:
-                watch.start()
-                watch.tokens = 1
-            else:
-                watch.mark()
-
-    config = SFTConfig(
-        output_dir=str(folder),
-        max_steps=steps,
-        per_device_train_batch_size=ROWS_A_STEP,
-        packing=True,
-        packing_strategy=packing,
-        max_length=ROW,
-        learning_rate=3e-4,
-        lr_scheduler_type="constant",
-        logging_steps=1,
-        save_strategy="no",
-        report_to=[],
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        disable_tqdm=True,
-        dataloader_num_workers=0,
+def peer_contenders(
+    document: dict[str, Any], data: PreparedData, folder: Path, peers: dict[str, Path], *, steps: int, onednn: bool
+) -> dict[str, Callable[[], Speed]]:
+    """The installed peers, given what everyone trains on."""
+    job = {"steps": steps, "rows": ROWS_A_STEP, "row_length": ROW, "learning_rate": 3e-4}
+    runs = PeerRuns(folder, job=job, warmup=WARMUP_STEPS, onednn=onednn)
+    lines = Path(document["data"]["remote_uri"]).read_text(encoding="utf-8").splitlines()
+    model = build(document, data)
+    runs.write(
+        (json.loads(line)["messages"] for line in lines),
+        data.tokenizer,
+        lambda target: save_model(model, data.tokenizer, target),
     )
-    trainer = SFTTrainer(
-        model=build(document, data).network,
-        args=config,
-        train_dataset=dataset,
-        processing_class=tokenizer,
-        callbacks=[Clock()],
-    )
-    collate = trainer.data_collator
-    # The loader reads one batch ahead, so sizes are matched with steps by their order.
-    sizes: list[int] = []
-
-    def counting(examples: list[Any]) -> Any:
-        sizes.append(sum(len(example["input_ids"]) for example in examples))
-        return collate(examples)
-
-    trainer.data_collator = counting
-    trainer.train()
-    tokens = sum(sizes[WARMUP_STEPS:steps])
-    return watch.speed[0] * tokens, watch.speed[1] * tokens
+    return runs.contenders(peers)
 
 
-def main() -> None:
+def main(argv: Sequence[str] = ()) -> None:
     """Let the contenders take turns and print the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="sft", description=__doc__)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--skip-trl", action="store_true")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--peers",
+        type=Path,
+        default=os.environ.get(PEERS_VARIABLE) or None,
+        metavar="FOLDER",
+        help=f"holds an environment for each peer, such as FOLDER/axolotl; default: ${PEERS_VARIABLE}",
+    )
+    parser.add_argument("--skip", action="append", default=[], choices=list(REQUIREMENTS), help="a peer to leave out")
+    options = parser.parse_args(argv)
+    if options.steps <= WARMUP_STEPS:
+        parser.error(f"--steps must be more than {WARMUP_STEPS}, which are left out to warm up")
+    peers = find_peers([name for name in REQUIREMENTS if name not in options.skip], options.peers)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "documents.jsonl"
@@ -262,32 +239,43 @@ def main() -> None:
             f"{total:,} parameters, {torch.get_num_threads()} threads; fp32 products: {choice.library}: {choice.reason}"
         )
         print(f"{data.summary}")
-        contenders: dict[str, Callable[[], tuple[float, float]]] = {
+        contenders: dict[str, Callable[[], Speed]] = {
             "bare loop": lambda: bare_round(document, data, options.steps),
             "nexa": lambda: nexa_round(document, data, options.steps),
+            **peer_contenders(
+                document, data, Path(folder), peers, steps=options.steps, onednn=choice.library == "onednn"
+            ),
         }
-        if not options.skip_trl:
-            contenders["trl wrapped"] = lambda: trl_round(document, data, options.steps, "wrapped", Path(folder) / "w")
-            contenders["trl bfd"] = lambda: trl_round(document, data, options.steps, "bfd", Path(folder) / "b")
-        speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
-        for _ in range(options.rounds):
-            for name, contender in contenders.items():
-                speeds[name].append(contender())
-        for number, by in enumerate(("clock", "processor time")):
-            report(by, {name: [speed[number] for speed in values] for name, values in speeds.items()})
+        speeds = take_turns(contenders, options.rounds)
+    for number, by in enumerate(("clock", "processor time")):
+        report(by, {name: [speed[number] for speed in values] for name, values in speeds.items()})
+
+
+def take_turns(contenders: dict[str, Callable[[], Speed]], rounds: int) -> dict[str, list[Speed]]:
+    """Speeds of each contender, one a round; a peer that fails is named and left out from then on."""
+    speeds: dict[str, list[Speed]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name in list(speeds):
+            try:
+                speeds[name].append(contenders[name]())
+            except PeerError as error:
+                print(f"{name} is left out: {error}")
+                del speeds[name]
+    return speeds
 
 
 def report(by: str, speeds: dict[str, list[float]]) -> None:
-    """Print speeds and the two ratios that count."""
+    """Print speeds and the ratios that count."""
     best = {name: max(values) for name, values in speeds.items()}
     print(f"by {by}:")
+    width = max(map(len, best))
     for name, values in speeds.items():
-        print(f"  {name:12} {best[name]:8.0f} tokens/s (rounds: {', '.join(f'{value:.0f}' for value in values)})")
+        print(f"  {name:{width}} {best[name]:8.0f} tokens/s (rounds: {', '.join(f'{value:.0f}' for value in values)})")
     print(f"  nexa ÷ bare loop: {best['nexa'] / best['bare loop']:.3f} (target 0.98)")
-    peers = [speed for name, speed in best.items() if name.startswith("trl")]
-    if peers:
-        print(f"  nexa ÷ best TRL: {best['nexa'] / max(peers):.3f} (target 1.5)")
-
-
-if __name__ == "__main__":
-    main()
+    peers = {name: speed for name, speed in best.items() if name not in ("nexa", "bare loop")}
+    for kind, flagged in (("as shipped", False), ("with oneDNN's fp32 products", True)):
+        of_kind = {name: speed for name, speed in peers.items() if name.endswith(ONEDNN_MARK) is flagged}
+        if of_kind:
+            name = max(of_kind, key=of_kind.__getitem__)
+            target = "" if flagged else " (target 1.5)"
+            print(f"  nexa ÷ best peer {kind}, {name}: {best['nexa'] / of_kind[name]:.3f}{target}")
