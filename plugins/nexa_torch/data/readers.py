@@ -126,7 +126,7 @@ def _read_parquet(path: Path) -> Iterator[Record]:
         import pyarrow.parquet
     except ImportError:
         raise DataError(
-            f"{path}: reading Parquet needs the package `pyarrow`", hint="type: pip install pyarrow"
+            f"{path}: reading Parquet needs the package `pyarrow`", hint="type: pip install 'nexa-train[data]'"
         ) from None
     try:
         number = 0

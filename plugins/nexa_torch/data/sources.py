@@ -83,7 +83,7 @@ def _open_hub(uri: str, split: str, revision: str | None) -> Source:
         import datasets
     except ImportError:
         raise DataError(
-            f"{uri}: reading hub data sets needs the package `datasets`", hint="type: pip install datasets"
+            f"{uri}: reading hub data sets needs the package `datasets`", hint="type: pip install 'nexa-train[data]'"
         ) from None
     name = uri.removeprefix(HUB_SCHEME)
     try:

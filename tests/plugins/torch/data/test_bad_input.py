@@ -104,8 +104,6 @@ def test_missing_file_suggests_a_neighbour(write_rows: Callable[..., Path], make
 def test_flawed_files(
     name: str, content: bytes, message: str, tmp_path: Path, make_recipe: Callable[..., Recipe]
 ) -> None:
-    if name.endswith("parquet"):
-        pytest.importorskip("pyarrow")
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         prepare_data(make_recipe(tmp_path / name, method="pretrain"))

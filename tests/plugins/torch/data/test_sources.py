@@ -46,9 +46,9 @@ def test_file_kinds(name: str, content: bytes, tmp_path: Path) -> None:
 
 
 def test_parquet(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "a.parquet")
+    from pyarrow import Table, parquet
+
+    parquet.write_table(Table.from_pylist(ROWS), tmp_path / "a.parquet")
     assert _texts(open_source(str(tmp_path / "a.parquet"), cache=tmp_path)) == ["Grüße", "日本"]
 
 
@@ -160,7 +160,8 @@ def test_missing_store_package_says_what_to_install(uri: str, tmp_path: Path, mo
 
 def test_hub_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub's library reads a folder just as it reads a hub repository."""
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     folder = tmp_path / "rows"
     folder.mkdir()
@@ -177,7 +178,7 @@ def test_hub_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_missing_datasets_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match=r"(?s)needs the package `datasets`.*pip install datasets"):
+    with pytest.raises(DataError, match=r"(?s)needs the package `datasets`.*pip install 'nexa-train\[data\]'"):
         open_source("hf:org/rows", cache=tmp_path)
 
 
