@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,10 +132,12 @@ def _build(section: ModelSection, tokenizer: PreTrainedTokenizerBase, *, row_len
 
 
 def quiet_libraries() -> None:
-    """Turn off the progress bars of transformers: a worker reports progress as events."""
+    """Turn off progress bars and deprecation notes of transformers: a worker reports progress as events."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    # Deprecations between peft and transformers are theirs to mend, not a reader's of a chat or a log.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def load_network(source: ModelSource, *, revision: str | None = None) -> PreTrainedModel:
