@@ -122,7 +122,6 @@ class Plan:
             "batch": asdict(self.batch),
             "estimate": {**asdict(self.estimate), "disk_bytes": self.disk_bytes},
             "settings": [line.document() for line in self.settings],
-            "obstacles": [str(problem) for problem in self.obstacles],
         }
 
 

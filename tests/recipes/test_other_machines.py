@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from nexa.cli.main import main
@@ -20,3 +22,5 @@ def test_explain_prints_the_plan_and_then_what_is_missing(command: str, capsys: 
     assert "nexa.worker" in output.out
     for path in COMMANDS[command]:
         assert path in output.err
+    assert main(["launch", *command.split(), "--explain", "--json"]) == 2
+    assert len(json.loads(capsys.readouterr().out)["obstacles"]) == len(COMMANDS[command])

@@ -82,6 +82,11 @@ def _load(arguments: Sequence[str], config_mode: str | None, flags: dict[str, An
     return load_recipe(sources[0], overrides=overrides, flags=flags_to_keys(flags))
 
 
+def _document(plan: Plan) -> dict[str, Any]:
+    """The plan for programs, with what stops it from starting here."""
+    return {**plan.document(), "obstacles": [str(problem) for problem in plan.obstacles]}
+
+
 def _explain(plan: Plan, *, as_json: bool) -> int:
     from nexa.cli.output import print_json
     from nexa.cli.plan_view import commands_text, plan_text
@@ -91,7 +96,7 @@ def _explain(plan: Plan, *, as_json: bool) -> int:
     submission = plan.submission(attempt)
     worker = plan.worker_argv(attempt)
     if as_json:
-        print_json({**plan.document(), "submission": submission, "worker_argv": worker})
+        print_json({**_document(plan), "submission": submission, "worker_argv": worker})
     else:
         click.echo(plan_text(plan))
         click.echo(commands_text(plan, submission, worker))
@@ -109,7 +114,7 @@ def _dry_run(plan: Plan, *, as_json: bool) -> int:
         preflight(plan)
     preview = get_host().create("backend", plan.backend.name).preview(plan.recipe)
     if as_json:
-        print_json({**plan.document(), "preview": preview})
+        print_json({**_document(plan), "preview": preview})
     else:
         click.echo(plan_text(plan))
         click.echo(preview_text(preview, colour=sys.stdout.isatty()))
