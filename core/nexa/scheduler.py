@@ -13,6 +13,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nexa.errors import UserError
+
 if TYPE_CHECKING:
     from nexa.backend import LaunchSpec, Resources
     from nexa.errors import Problem
@@ -73,13 +75,71 @@ class JobStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeResources:
-    """One machine or partition a scheduler can use; counts and bytes, None where unknown."""
+    """One machine a scheduler can use; counts and bytes, None where unknown.
+
+    partitions: names of the partitions it belongs to. state: in the scheduler's words ("idle", "mixed",
+    "down"). reason: why it can't be used, in words.
+    """
 
     name: str
-    cpus: int | None = None
-    memory_bytes: int | None = None
-    gpus: int = 0
+    partitions: Sequence[str] = ()
     state: str = "idle"
+    reason: str = ""
+    cpus: int | None = None
+    free_cpus: int | None = None
+    memory_bytes: int | None = None
+    free_memory_bytes: int | None = None
+    gpus: int = 0
+    free_gpus: int | None = None
+    gpu_type: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partition:
+    """A named set of machines with limits of its own. max_seconds: longest run, None without a limit."""
+
+    name: str
+    state: str = "up"
+    is_default: bool = False
+    max_seconds: float | None = None
+    nodes: int = 0
+    idle_nodes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueuedJob:
+    """One job of this user that waits or runs, Nexa's or not.
+
+    reason: why it waits, in plain English. Times are Unix seconds, None where unknown; expected_start is
+    the scheduler's own estimate. run_id: of the Nexa run it belongs to, None for other jobs.
+    """
+
+    job_id: str
+    name: str
+    state: JobState
+    reason: str = ""
+    partition: str = ""
+    num_nodes: int = 1
+    nodes: Sequence[str] = ()
+    submitted_at: float | None = None
+    started_at: float | None = None
+    expected_start: float | None = None
+    limit_seconds: float | None = None
+    run_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterView:
+    """What a scheduler has and does, at `taken_at` (Unix seconds).
+
+    problem: why the scheduler could not be asked, in its own words; the rest is then empty or old.
+    """
+
+    taken_at: float
+    nodes: Sequence[NodeResources] = ()
+    partitions: Sequence[Partition] = ()
+    jobs: Sequence[QueuedJob] = ()
+    problem: str = ""
 
 
 class Scheduler(ABC):
@@ -111,6 +171,13 @@ class Scheduler(ABC):
     def cancel(self, job: JobRef, *, force: bool) -> None:
         """Ask the job's workers to stop at the step boundary, or with `force` end them all."""
 
+    def requeue(self, job: JobRef) -> None:
+        """Put a job back into the queue, to start again later; offered by schedulers with capability "requeue".
+
+        Raises UserError where the scheduler can't.
+        """
+        raise UserError(f"{type(self).__name__} can't requeue a job", hint="stop the run, then: nexa resume")
+
     @abstractmethod
-    def resources(self) -> Sequence[NodeResources]:
-        """Return the machines this scheduler can use now."""
+    def cluster(self) -> ClusterView:
+        """Return machines, partitions and this user's jobs as they are now; never raises because it is down."""

@@ -16,6 +16,7 @@ from nexa.errors import NexaError, Problem
 from nexa.files import read_json, write_json_once
 from nexa.scheduler import (
     Attempt,
+    ClusterView,
     JobRef,
     JobState,
     JobStatus,
@@ -143,13 +144,12 @@ class LocalScheduler(Scheduler):
                 hint="they hang in the kernel or belong to another user; see: ps -o pid,user,stat,wchan -p PID",
             )
 
-    def resources(self) -> Sequence[NodeResources]:
-        """Return this machine."""
-        return [
-            NodeResources(
-                name=socket.gethostname(), cpus=usable_cpus(), memory_bytes=memory_bytes(), gpus=len(gpu_names())
-            )
-        ]
+    def cluster(self) -> ClusterView:
+        """Return this machine; what runs on it is in the run folders."""
+        here = NodeResources(
+            name=socket.gethostname(), cpus=usable_cpus(), memory_bytes=memory_bytes(), gpus=len(gpu_names())
+        )
+        return ClusterView(taken_at=time.time(), nodes=[here])
 
 
 def _await_end(identity: ProcessIdentity) -> None:

@@ -19,7 +19,7 @@ from nexa.files import read_json
 from nexa.plugins import PluginHost
 from nexa.recipe.schema import Recipe
 from nexa.runs.store import Run
-from nexa.scheduler import Attempt, JobRef, JobState, JobStatus, NodeResources, Scheduler, Submission
+from nexa.scheduler import Attempt, ClusterView, JobRef, JobState, JobStatus, Scheduler, Submission
 from nexa.testing.base import PluginContract
 from nexa.testing.idle import IdleBackend
 from nexa.testing.recipes import tiny_recipe
@@ -196,11 +196,13 @@ class SchedulerContract(PluginContract):
         assert {first.state, third.state} <= {JobState.ENDED, JobState.UNKNOWN}
         assert list(scheduler.status([])) == []
 
-    def test_resources_name_machines(self, scheduler: Scheduler) -> None:
-        """There is at least one machine or partition, each with its own name."""
-        nodes = scheduler.resources()
-        assert nodes
-        assert all(isinstance(node, NodeResources) for node in nodes)
+    def test_cluster_names_machines(self, scheduler: Scheduler) -> None:
+        """There is at least one machine, each with its own name, and the view says when it was taken."""
+        view = scheduler.cluster()
+        assert isinstance(view, ClusterView)
+        assert abs(view.taken_at - time.time()) < 60
+        nodes = view.nodes
+        assert nodes, view.problem
         assert len({node.name for node in nodes}) == len(nodes)
         assert all(node.cpus is None or node.cpus > 0 for node in nodes)
 

@@ -6,7 +6,7 @@ import time
 from nexa.backend import Answer, Backend, LaunchSpec, Preview, PreviewToken, RunResult, RunState, SettingAnswer
 from nexa.errors import DataError, NexaError, WorkerError
 from nexa.hookspecs import hookimpl
-from nexa.scheduler import Scheduler, Submission
+from nexa.scheduler import ClusterView, Scheduler, Submission
 from nexa.specs import BackendSpec, SchedulerSpec
 
 
@@ -64,8 +64,8 @@ class Full(Scheduler):
     def cancel(self, job, *, force):
         pass
 
-    def resources(self):
-        return []
+    def cluster(self):
+        return ClusterView(taken_at=time.time())
 
 
 @hookimpl

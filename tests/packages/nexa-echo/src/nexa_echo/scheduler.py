@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nexa.errors import NexaError, Problem
-from nexa.scheduler import Attempt, JobRef, JobState, JobStatus, NodeResources, Scheduler, Submission
+from nexa.scheduler import Attempt, ClusterView, JobRef, JobState, JobStatus, NodeResources, Scheduler, Submission
 from nexa.worker.identity import Liveness, ProcessIdentity
 from nexa.worker.processes import end_processes
 
@@ -77,9 +78,9 @@ class DetachedScheduler(Scheduler):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(identity.pid, signal.SIGTERM)
 
-    def resources(self) -> Sequence[NodeResources]:
+    def cluster(self) -> ClusterView:
         """This machine."""
-        return [NodeResources(name="here", cpus=os.cpu_count())]
+        return ClusterView(taken_at=time.time(), nodes=[NodeResources(name="here", cpus=os.cpu_count())])
 
 
 def _status(job: JobRef) -> JobStatus:
