@@ -20,6 +20,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from nexa.backend import RunResult, RunState
 from nexa.errors import WorkerError
+from nexa_torch.allocator import FreedMemory
 from nexa_torch.batches import TrainingRows
 from nexa_torch.models import LanguageModel
 from nexa_torch.parallel import Ranks
@@ -75,6 +76,7 @@ class Engine:
         stop_requested: Callable[[], str | None],
         hooks: Hooks,
         run_dir: Path,
+        freed_memory: FreedMemory | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -89,6 +91,7 @@ class Engine:
         self._stop_requested = stop_requested
         self._hooks = hooks
         self._run_dir = run_dir
+        self._freed_memory = freed_memory
         self._parameters = [parameter for parameter in model.network.parameters() if parameter.requires_grad]
         self._tokens_seen = 0
         self._meter = _Meter()
@@ -140,6 +143,8 @@ class Engine:
             lr = self.schedule.get_last_lr()[0]
             self.train_step(step)
             step += 1
+            if self._freed_memory is not None:
+                self._freed_memory.after_step()
             last = step == self.total_steps
             self._meter.steps += 1
             logs = last or step % self._training.log_every_steps == 0

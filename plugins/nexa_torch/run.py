@@ -13,7 +13,7 @@ import torch
 from nexa.backend import RunResult, RunState
 from nexa.batch import BatchPlan, resolve_batch
 from nexa.errors import UserError
-from nexa_torch.allocator import keep_freed_memory
+from nexa_torch.allocator import FreedMemory
 from nexa_torch.batches import TrainingRows
 from nexa_torch.checkpoint import Cursor, read_cursor, restore_trainer, save_trainer
 from nexa_torch.data.order import run_length
@@ -59,6 +59,7 @@ class _Session:
     plan: BatchPlan
     matmul: MatmulChoice
     loss_chunk: int
+    freed_memory: FreedMemory | None
 
 
 def run_training(context: RunContext) -> RunResult:
@@ -69,11 +70,10 @@ def run_training(context: RunContext) -> RunResult:
     torch.set_num_threads(
         cluster.threads_per_process or _fair_share(cluster.processes_per_node or cluster.gpus_per_node or 1)
     )
-    if not cluster.gpus_per_node:
-        keep_freed_memory()
+    freed_memory = None if cluster.gpus_per_node else FreedMemory()
     with process_group(context.rank, context.local_rank, context.world_size, gpus=cluster.gpus_per_node) as ranks:
         try:
-            session = _prepare(context, recipe, ranks)
+            session = _prepare(context, recipe, ranks, freed_memory)
         except _Stopped:
             step = read_cursor(context.resume_from).step if context.resume_from else 0
             return RunResult(state=RunState.STOPPED, step=step)
@@ -85,7 +85,7 @@ def _fair_share(processes: int) -> int:
     return max(1, cores // processes)
 
 
-def _prepare(context: RunContext, recipe: Recipe, ranks: Ranks) -> _Session:
+def _prepare(context: RunContext, recipe: Recipe, ranks: Ranks, freed_memory: FreedMemory | None) -> _Session:
     """Load data and model and decide what is decided once. Raises _Stopped and UserError."""
 
     def on_progress(phase: str, done: int, total: int) -> None:
@@ -120,6 +120,7 @@ def _prepare(context: RunContext, recipe: Recipe, ranks: Ranks) -> _Session:
         plan=plan,
         matmul=matmul,
         loss_chunk=options.loss_chunk,
+        freed_memory=freed_memory,
     )
     if ranks.is_main:
         _announce(session)
@@ -223,6 +224,7 @@ def _train(session: _Session) -> RunResult:
             evaluate=lambda at: _evaluate(session, engine, at), sample=lambda at: _sample(session, at), save=save
         ),
         run_dir=context.run_dir,
+        freed_memory=session.freed_memory,
     )
     engine.metrics.update(metrics)
     return engine.run(step, tokens)
