@@ -12,6 +12,8 @@ import os
 import platform
 from pathlib import Path
 
+from nexa_torch.callbacks.base import Callback, CallbackContext
+
 # Parameters of glibc's mallopt(3).
 _M_TRIM_THRESHOLD = -1
 _M_TOP_PAD = -2
@@ -23,7 +25,7 @@ _TOP_PAD_BYTES = 64 << 20
 _GROWTH_FACTOR = 1.5
 
 
-class FreedMemory:
+class FreedMemory(Callback):
     """Keeps freed memory in the process, and gives it back when the process outgrows what a step needs.
 
     Make it before the model is loaded: tensors that exist already stay where they are. Only glibc on
@@ -40,7 +42,7 @@ class FreedMemory:
         # mallopt returns 1 for a value it takes.
         self.kept = sum(self._libc.mallopt(parameter, value) for parameter, value in settings) == len(settings)
 
-    def after_step(self) -> None:
+    def on_step_end(self, ctx: CallbackContext) -> None:
         """Give free pages back when many lie idle: aligned blocks of one size can fail to fit where one lay."""
         if not self.kept:
             return

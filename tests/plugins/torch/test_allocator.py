@@ -24,7 +24,7 @@ for step in range(12):
     leftovers.append(bytes(2000))  # small and lasting, between the large ones
     del tensors
     if memory:
-        memory.after_step()
+        memory.on_step_end(None)
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 print(json.dumps({"faults": sum(faults[4:]), "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10}))
 """
