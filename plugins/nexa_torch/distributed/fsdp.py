@@ -23,7 +23,7 @@ from torch.distributed.fsdp import (
     register_fsdp_forward_method,
 )
 
-from nexa_torch.distributed.strategy import Strategy
+from nexa_torch.distributed.strategy import Strategy, frozen_names
 
 if TYPE_CHECKING:
     from nexa.recipe.schema import DistributedSection
@@ -87,7 +87,9 @@ class ShardedStrategy(Strategy):
     def full_state(self, module: nn.Module, *, trained_only: bool) -> dict[str, Tensor]:
         """Gather weight by weight, so that a device holds at most one whole weight more."""
         options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=trained_only)
-        return dict(get_model_state_dict(module, options=options))
+        left_out = frozen_names(module) if trained_only else set()
+        state = get_model_state_dict(module, options=options)
+        return {name: value for name, value in state.items() if name not in left_out}
 
 
 def find_blocks(network: nn.Module) -> list[nn.Module]:

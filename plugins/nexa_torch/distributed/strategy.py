@@ -104,14 +104,14 @@ class ReplicatedStrategy(Strategy):
         """Copies of rank 0's weights."""
         if not self.ranks.is_main:
             return {}
-        frozen = {name for name, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad}
-        return copy_to_cpu(
-            {
-                name: value
-                for name, value in module.state_dict(keep_vars=True).items()
-                if not (trained_only and name in frozen)
-            }
-        )
+        left_out = frozen_names(module) if trained_only else set()
+        state = module.state_dict(keep_vars=True)
+        return copy_to_cpu({name: value for name, value in state.items() if name not in left_out})
+
+
+def frozen_names(module: nn.Module) -> set[str]:
+    """Names of the parameters that are not trained, every name of a shared one."""
+    return {name for name, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad}
 
 
 def copy_to_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
