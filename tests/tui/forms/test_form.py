@@ -117,6 +117,15 @@ def test_a_section_is_switched_off_and_on(form):
     assert form.value("adapter.rank") == 8
 
 
+def test_a_section_that_an_edit_switched_on_can_be_switched_off(form):
+    form.path.write_text(RECIPE.replace("adapter:\n  rank: 8\n", ""))
+    form = RecipeForm(form.path, list(form.fields.values()))
+    form.set_text("adapter.rank", "4")
+    assert form.value("adapter") == {}
+    form.set("adapter", None)
+    assert form.load().recipe.adapter is None
+
+
 def test_comments_stay_through_form_yaml_form(form):
     form.set_text("training.max_steps", "20")
     form.set_text("optimizer.lr", "1e-4")

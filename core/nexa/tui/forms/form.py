@@ -84,9 +84,12 @@ class RecipeForm:
 
     def set(self, path: str, value: Any) -> None:
         """Change a field, None being null; the value it has without the edit is no edit."""
-        node = self._base.find(path.split("."))
-        same = (value is None) == (_plain(node) is None)
-        if not self._is_section(path):
+        if self._is_section(path):
+            if value is None:
+                # The edits of a section's fields alone would switch it on.
+                self.undo(path)
+            same = (value is None) == (_plain(self._base.find(path.split("."))) is None)
+        else:
             same = _same(value, self._effective(self._base, path))
         if same:
             self._edits.pop(path, None)
@@ -159,10 +162,8 @@ class RecipeForm:
                     edits[path] = None if new is None else {}
                 continue
             value = self._effective(root, path)
-            stays = not any(
-                edits[key] is None and path.startswith(f"{key}.") for key in self._sections() if key in edits
-            )
-            if stays and not _same(value, self._effective(self._base, path)):
+            off = any(edits.get(key, "") is None and path.startswith(f"{key}.") for key in self._sections())
+            if not off and not _same(value, self._effective(self._base, path)):
                 edits[path] = value
         self._edits = edits
         self._text = text
