@@ -89,6 +89,7 @@ KEYS: dict[str, tuple[Key, ...]] = {
         ("undo", "u", "undo", "Undo this field", True),
         ("copy", "y", "copy", "Copy the command", True),
         ("changed", "d", "changed_only", "Changed fields only", True),
+        ("preview", "v", "preview", "Preview or form", False),
     ),
     "charts": _keys(
         "charts",

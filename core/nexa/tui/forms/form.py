@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from copy import copy
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,17 @@ class RecipeForm:
         self._original = path.read_text(encoding="utf-8-sig")
         self._text = self._original
         self._edits: dict[str, Any] = {}
+
+    def snapshot(self) -> RecipeForm:
+        """A copy that later edits don't reach, to work on in another thread."""
+        twin = copy(self)
+        twin.fields, twin._edits = dict(self.fields), dict(self._edits)
+        return twin
+
+    @property
+    def original(self) -> str:
+        """The recipe file's text as it is on disk."""
+        return self._original
 
     @property
     def edits(self) -> Mapping[str, Any]:
