@@ -80,9 +80,10 @@ def kill(run: Run, *, reason: str = "killed by the user") -> RunStatus:
 def resume(run: Run, *, checkpoint: str | None = None, force: bool = False) -> Attempt:
     """Start a new attempt from the run's newest checkpoint, or from the beginning if it has none.
 
-    checkpoint: name of one of the run's checkpoints to continue from instead. The worker verifies the checkpoint and falls back to the one before when it is damaged. Of two
-    resumes at once, one wins. Raises RunError when the run is complete or may still be alive;
-    `force` resumes a run of another machine that only looks lost.
+    checkpoint: name of one of the run's checkpoints to continue from instead. The worker verifies the
+    checkpoint and falls back to the one before when it is damaged. Of two resumes at once, one wins.
+    Raises RunError when the run is complete or may still be alive; `force` resumes a run of another
+    machine that only looks lost.
     """
     from nexa.recipe.schema import Recipe
 

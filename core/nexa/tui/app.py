@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from textual.app import App
-from textual.binding import Binding
 from textual.screen import Screen
 
 from nexa.tui.ascii_filter import AsciiFilter
@@ -16,7 +15,7 @@ from nexa.tui.services import Services
 from nexa.tui.themes import THEMES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from nexa.tui.screens.run import RunScreen
 
@@ -30,7 +29,7 @@ class NexaApp(App[None]):
 
     TITLE = "nexa"
     CSS_PATH = "nexa.tcss"
-    BINDINGS: ClassVar[list[Binding]] = bindings("global")  # type: ignore[assignment]
+    BINDINGS = bindings("global")
     ENABLE_COMMAND_PALETTE = True
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide"), (150, "-very-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]
@@ -46,6 +45,8 @@ class NexaApp(App[None]):
         self.services = services
         self.run_id = run_id
         """The run that the Run screen shows, None for the newest."""
+        self.compared: list[str] = []
+        """The runs that the Compare screen shows."""
         for theme in THEMES:
             self.register_theme(theme)
         known = {theme.name for theme in THEMES}
@@ -76,6 +77,11 @@ class NexaApp(App[None]):
         await self.switch_mode("run")
         screen: RunScreen = self.screen  # type: ignore[assignment]
         screen.open(run_id)
+
+    async def compare(self, run_ids: Sequence[str]) -> None:
+        """Show runs side by side."""
+        self.compared = list(run_ids)
+        await self.switch_mode("compare")
 
     def action_next_theme(self) -> None:
         """Change to the next theme and remember it."""

@@ -14,28 +14,28 @@ from typing import TYPE_CHECKING
 from nexa.errors import UserError
 
 if TYPE_CHECKING:
-    from textual.binding import Binding
+    from textual.binding import BindingType
 
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
     """One binding: its id, the keys (comma-separated, Textual's names), its action, and what it does in words.
 
-    shown: whether the footer shows it. priority: whether it works before the focused widget sees the key.
+    label: in the footer, which leaves keys without one out. priority: whether it works before the focused widget sees the key.
     """
 
     id: str
     keys: str
     action: str
     text: str
-    shown: bool = True
+    label: str = ""
     priority: bool = False
 
 
-def _keys(scope: str, *rows: tuple[str, str, str, str, bool]) -> tuple[Key, ...]:
+def _keys(scope: str, *rows: tuple[str, str, str, str, str]) -> tuple[Key, ...]:
     return tuple(
-        Key(id=f"{scope}.{name}", keys=keys, action=action, text=text, shown=shown)
-        for name, keys, action, text, shown in rows
+        Key(id=f"{scope}.{name}", keys=keys, action=action, text=text, label=label)
+        for name, keys, action, text, label in rows
     )
 
 
@@ -43,97 +43,93 @@ KEYS: dict[str, tuple[Key, ...]] = {
     "global": (
         *_keys(
             "global",
-            ("launch", "1", "open_screen('launch')", "Launch", False),
-            ("runs", "2", "open_screen('runs')", "Runs", False),
-            ("run", "3", "open_screen('run')", "Run", False),
-            ("compare", "4", "open_screen('compare')", "Compare", False),
-            ("cluster", "5", "open_screen('cluster')", "Cluster", False),
-            ("plugins", "6", "open_screen('plugins')", "Plugins", False),
-            ("help", "question_mark", "help", "Help", True),
-            ("filter", "slash", "filter", "Filter or search", True),
-            ("back", "escape", "back", "One layer out", False),
-            ("maximise", "z", "maximise", "Maximise the focused part", False),
-            ("theme", "T", "next_theme", "Next theme", False),
-            ("quit", "q", "quit", "Quit", True),
+            ("launch", "1", "open_screen('launch')", "Launch: choose a recipe and start it", ""),
+            ("runs", "2", "open_screen('runs')", "Runs: all of them", ""),
+            ("run", "3", "open_screen('run')", "Run: one of them", ""),
+            ("compare", "4", "open_screen('compare')", "Compare runs", ""),
+            ("cluster", "5", "open_screen('cluster')", "Cluster: machines and queue", ""),
+            ("plugins", "6", "open_screen('plugins')", "Plugins", ""),
+            ("help", "question_mark", "help", "This help", "Help"),
+            ("filter", "slash", "screen.filter", "Filter or search", "Filter"),
+            ("back", "escape", "screen.back", "One layer out", ""),
+            ("maximise", "z", "maximise", "Give the focused part the whole screen", ""),
+            ("theme", "T", "next_theme", "Next colour theme", ""),
+            ("quit", "q", "quit", "Quit; runs go on", "Quit"),
         ),
-        Key(
-            id="global.palette",
-            keys="ctrl+p",
-            action="command_palette",
-            text="Command palette",
-            shown=False,
-            priority=True,
-        ),
+        Key(id="global.palette", keys="ctrl+p", action="command_palette", text="Command palette", priority=True),
     ),
     "move": _keys(
         "move",
-        ("open", "enter", "open", "Open", True),
-        ("down", "j", "cursor_down", "Down", False),
-        ("up", "k", "cursor_up", "Up", False),
-        ("left", "h", "cursor_left", "Left", False),
-        ("right", "l", "cursor_right", "Right", False),
+        ("open", "enter", "open", "Open", "Open"),
+        ("down", "j", "cursor_down", "Down", ""),
+        ("up", "k", "cursor_up", "Up", ""),
+        ("left", "h", "cursor_left", "Left", ""),
+        ("right", "l", "cursor_right", "Right", ""),
     ),
     "lists": _keys(
         "lists",
-        ("sort", "s", "sort", "Sort by the next column", True),
-        ("select", "space", "select", "Select", True),
-        ("pin", "asterisk", "pin", "Pin to the top", True),
-        ("compare", "c", "compare", "Compare the selected", True),
-        ("copy", "y", "copy", "Copy", True),
+        ("select", "space", "select", "Select, or no longer", "Select"),
+        ("sort", "s", "sort", "Other direction, then the next column", "Sort"),
+        ("pin", "asterisk", "pin", "Keep on top, or no longer", "Pin"),
+        ("compare", "c", "compare", "Compare the selected", "Compare"),
+        ("copy", "y", "copy", "Copy the id", "Copy"),
     ),
     "launch": _keys(
         "launch",
-        ("edit", "e", "edit", "Edit in $EDITOR", True),
-        ("plan", "p", "plan", "Plan", True),
-        ("launch", "f5", "launch", "Launch", True),
-        ("undo", "u", "undo", "Undo this field", True),
-        ("copy", "y", "copy", "Copy the command", True),
-        ("changed", "d", "changed_only", "Changed fields only", True),
-        ("preview", "v", "preview", "Preview or form", False),
+        ("edit", "e", "edit", "Edit the recipe in $EDITOR", "Edit"),
+        ("plan", "p", "plan", "Plan: what a launch would do", "Plan"),
+        ("launch", "f5", "launch", "Launch", "Launch"),
+        ("undo", "u", "undo", "Undo this field", "Undo"),
+        ("copy", "y", "copy", "Copy the equivalent command", "Copy"),
+        ("changed", "d", "changed_only", "Show changed fields only, or all", "Changed"),
+        ("preview", "v", "preview", "Preview in place of the form", ""),
     ),
     "charts": _keys(
         "charts",
-        ("zoom-in", "plus,equals_sign", "zoom(-1)", "Zoom in", True),
-        ("zoom-out", "minus", "zoom(1)", "Zoom out", False),
-        ("left", "comma", "pan(-1)", "Pan left", False),
-        ("right", "full_stop", "pan(1)", "Pan right", False),
-        ("reset", "0", "reset", "Whole run", True),
-        ("smoother", "right_square_bracket", "smooth(1)", "More smoothing", False),
-        ("rougher", "left_square_bracket", "smooth(-1)", "Less smoothing", True),
-        ("log-y", "L", "log_y", "Logarithmic Y", True),
-        ("axis", "x", "axis", "X: step, time, tokens", True),
-        ("inspect", "i", "inspect", "Inspect values", True),
+        ("zoom-in", "plus,equals_sign", "zoom(-1)", "Zoom in", "Zoom"),
+        ("zoom-out", "minus", "zoom(1)", "Zoom out", ""),
+        ("left", "comma", "pan(-1)", "Pan left", ""),
+        ("right", "full_stop", "pan(1)", "Pan right", ""),
+        ("reset", "0", "reset", "The whole run again", "Reset"),
+        ("rougher", "left_square_bracket", "smooth(-1)", "Less smoothing", ""),
+        ("smoother", "right_square_bracket", "smooth(1)", "More smoothing", "Smooth"),
+        ("log-y", "L", "log_y", "Logarithmic Y, or linear", "Log-Y"),
+        ("axis", "x", "axis", "X is steps, time or tokens", "X axis"),
+        ("inspect", "i", "inspect", "Inspect values; arrows move", "Inspect"),
     ),
     "log": _keys(
         "log",
-        ("follow", "f", "follow", "Follow", True),
-        ("next", "n", "match(1)", "Next match", True),
-        ("previous", "N", "match(-1)", "Previous match", False),
-        ("end", "G", "end", "End", False),
-        ("begin", "g", "begin", "Begin", False),
-        ("wrap", "w", "wrap", "Wrap", True),
-        ("level", "m", "level", "Level shown", True),
-        ("error", "e", "next_error", "Next error", True),
-        ("source", "o", "next_source", "Next log file", True),
+        ("follow", "f", "follow", "Follow the end, or no longer", "Follow"),
+        ("next", "n", "match(1)", "Next match", "Match"),
+        ("previous", "N", "match(-1)", "Previous match", ""),
+        ("begin", "g", "begin", "Begin of the log", ""),
+        ("end", "G", "end", "End of the log", "End"),
+        ("wrap", "w", "wrap", "Wrap long lines, or not", "Wrap"),
+        ("level", "m", "level", "All lines, warnings and worse, errors", "Level"),
+        ("error", "e", "next_error", "Next error or traceback", "Error"),
+        ("source", "o", "next_source", "Next log file", "Other log"),
     ),
     "run": _keys(
         "run",
-        ("stop", "S", "stop", "Stop", True),
-        ("kill", "K", "kill", "Kill", True),
-        ("resume", "R", "resume", "Resume", True),
-        ("requeue", "Q", "requeue", "Requeue", False),
-        ("verify", "v", "verify", "Verify", False),
-        ("previous-tab", "left_curly_bracket", "tab(-1)", "Previous tab", False),
-        ("next-tab", "right_curly_bracket", "tab(1)", "Next tab", False),
+        ("stop", "S", "stop", "Stop: save a checkpoint, then end", "Stop"),
+        ("kill", "K", "kill", "Kill at once", "Kill"),
+        ("resume", "R", "resume", "Resume from a checkpoint", "Resume"),
+        ("requeue", "Q", "requeue", "Requeue its job", ""),
+        ("verify", "v", "verify", "Verify its checkpoints", "Verify"),
+    ),
+    "tabs": _keys(
+        "tabs",
+        ("previous", "left_curly_bracket", "tab(-1)", "Previous tab", ""),
+        ("next", "right_curly_bracket,t", "tab(1)", "Next tab", "Tab"),
     ),
     "compare": _keys(
         "compare",
-        ("baseline", "b", "baseline", "Next baseline", True),
-        ("metric", "m", "metric", "Next metric", True),
-        ("export", "w", "export", "Write CSV", True),
+        ("baseline", "b", "baseline", "Next baseline", "Baseline"),
+        ("metric", "m", "metric", "Next metric", "Metric"),
+        ("export", "w", "export", "Write the curves as CSV", "CSV"),
     ),
-    "cluster": _keys("cluster", ("scheduler", "p", "next_scheduler", "Next scheduler", True)),
-    "plugins": _keys("plugins", ("reload", "r", "reload", "Read again", True)),
+    "cluster": _keys("cluster", ("scheduler", "p", "next_scheduler", "Next scheduler", "Scheduler")),
+    "plugins": _keys("plugins", ("reload", "r", "reload", "Look again", "Reload")),
 }
 """Keys by scope."""
 
@@ -144,7 +140,8 @@ HEADINGS = {
     "launch": "Launch",
     "charts": "Charts",
     "log": "Log",
-    "run": "Run",
+    "run": "Runs",
+    "tabs": "Tabs",
     "compare": "Compare",
     "cluster": "Cluster",
     "plugins": "Plugins",
@@ -152,12 +149,20 @@ HEADINGS = {
 """What help calls each scope."""
 
 
-def bindings(*scopes: str) -> list[Binding]:
+def bindings(*scopes: str) -> list[BindingType]:
     """The Textual bindings of some scopes, for a widget's or screen's `BINDINGS`."""
     from textual.binding import Binding
 
     return [
-        Binding(key.keys, key.action, key.text, show=key.shown, id=key.id, priority=key.priority)
+        Binding(
+            key.keys,
+            key.action,
+            key.label or key.text,
+            show=bool(key.label),
+            id=key.id,
+            priority=key.priority,
+            tooltip=key.text,
+        )
         for scope in scopes
         for key in KEYS[scope]
     ]

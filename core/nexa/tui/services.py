@@ -46,6 +46,17 @@ def _resume(run: Run, checkpoint: str | None) -> Attempt:
     return resume(run, checkpoint=checkpoint)
 
 
+def _requeue(run: Run) -> None:
+    from nexa.plugins import get_host
+    from nexa.runs.state import job_of
+
+    attempt = run.latest_attempt
+    job = job_of(attempt) if attempt else None
+    if job is None:
+        raise UserError(f"run {run.run_id} has no job that could be requeued", hint="resume it instead")
+    get_host().create("scheduler", job.scheduler).requeue(job)
+
+
 def _host() -> PluginHost:
     from nexa.plugins import get_host
 
@@ -58,8 +69,8 @@ class Services:
 
     settings: folders and defaults in force. readonly: whether actions on runs are refused. ascii:
     whether only ASCII is drawn. clock: unix seconds now. host: the plugin host, loaded on first use.
-    launch, stop, kill, resume: the functions that the commands call; all may block, so screens call
-    them in worker threads. launch takes a plan and the command line to record; resume takes a
+    launch, stop, kill, requeue, resume: the functions that the commands call; all may block, so screens
+    call them in worker threads. launch takes a plan and the command line to record, resume a
     checkpoint's name, None for the newest.
     """
 
@@ -72,6 +83,7 @@ class Services:
     launch: Callable[[Plan, Sequence[str]], Run] = _launch
     stop: Callable[[Run], Any] = _stop
     kill: Callable[[Run], Any] = _kill
+    requeue: Callable[[Run], Any] = _requeue
     resume: Callable[[Run, str | None], Attempt] = _resume
 
     @property

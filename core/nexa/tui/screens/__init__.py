@@ -51,7 +51,7 @@ SCREENS = (
         title="Run",
         target=f"{_HERE}.run:RunScreen",
         summary="One run: curves, log, meters, checkpoints",
-        scopes=("run", "charts", "log", "move"),
+        scopes=("run", "tabs", "charts", "log", "move"),
     ),
     ScreenEntry(
         name="compare",
