@@ -108,10 +108,9 @@ class CurveReader:
     def _make(self, weight: float) -> Curves:
         table, evaluations = self._reader.training, self._reader.evaluation
         clock = _Clock(table)
-        training = {name: self._curve(table, name, clock, weight) for name in table.columns if name not in _NOT_CHARTED}
-        evaluation = {
-            name: self._curve(self._reader.evaluation, name, clock, 0.0) for name in self._reader.evaluation.columns
-        }
+        names = [name for name in table.columns if name not in _NOT_CHARTED]
+        training = {name: self._curve(table, name, clock, weight) for name in names}
+        evaluation = {name: self._curve(evaluations, name, clock, 0.0) for name in evaluations.columns}
         charts = [
             ChartData(sanitize_line(name), training.get(name), evaluation.pop(_EVAL_PREFIX + name, None))
             for name in training

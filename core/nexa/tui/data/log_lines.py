@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from nexa import units
 from nexa.errors import UserError
 from nexa.logs import show_line
-from nexa.tui.data.log_index import LogIndex, RawLine
+from nexa.runs.logfile import offset_of_last
+from nexa.tui.data.log_index import SHOWN_BYTES, LogIndex, RawLine
 
 LEVELS = ("all", "warnings", "errors")
 """What the level filter goes through."""
 
-_ERROR = rb'"level": ?"(?:error|critical)"|^Traceback \(most recent call last\)|^\S*(?:Error|Exception)\b|\bERROR\b|\bCRITICAL\b|\bFATAL\b'
+_ERROR = (
+    rb'"level": ?"(?:error|critical)"|^Traceback \(most recent call last\)|^\S*(?:Error|Exception)\b'
+    rb"|\bERROR\b|\bCRITICAL\b|\bFATAL\b"
+)
 _WARNING = rb'"level": ?"warning"|\bWARN(?:ING)?\b|Warning:'
 ERROR_PATTERN = re.compile(_ERROR, re.MULTILINE)
 """Lines that tell of an error: our records of that level, tracebacks, names of exceptions."""
@@ -97,6 +103,18 @@ def lines_matching(pattern: re.Pattern[bytes], first: int, data: bytes) -> Itera
         if end < 0:
             return
         number, position = number + 1, end + 1
+
+
+def tail(path: Path, count: int) -> list[RawLine]:
+    """The last lines of a file that was not counted yet; their numbers mean nothing. Empty when it is missing."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            begin = max(offset_of_last(file.fileno(), count), size - count * SHOWN_BYTES)
+            data = os.pread(file.fileno(), size - begin, begin)
+    except OSError:
+        return []
+    return [RawLine(-1, line[-SHOWN_BYTES:], len(line)) for line in data.removesuffix(b"\n").split(b"\n")]
 
 
 def find_error(index: LogIndex, start: int, *, cancelled: Callable[[], bool] = lambda: False) -> int | None:
