@@ -51,8 +51,8 @@ KEYS: dict[str, tuple[Key, ...]] = {
             ("cluster", "5", "open_screen('cluster')", "Cluster: machines and queue", ""),
             ("plugins", "6", "open_screen('plugins')", "Plugins", ""),
             ("help", "question_mark", "help", "This help", "Help"),
-            ("filter", "slash", "filter", "Filter or search", "Filter"),
-            ("back", "escape", "back", "One layer out", ""),
+            ("filter", "slash", "screen.filter", "Filter or search", "Filter"),
+            ("back", "escape", "screen.back", "One layer out", ""),
             ("maximise", "z", "maximise", "Give the focused part the whole screen", ""),
             ("theme", "T", "next_theme", "Next colour theme", ""),
             ("quit", "q", "quit", "Quit; runs go on", "Quit"),
@@ -83,6 +83,7 @@ KEYS: dict[str, tuple[Key, ...]] = {
         ("undo", "u", "undo", "Undo this field", "Undo"),
         ("copy", "y", "copy", "Copy the equivalent command", "Copy"),
         ("changed", "d", "changed_only", "Show changed fields only, or all", "Changed"),
+        ("preview", "v", "preview", "Preview in place of the form", ""),
     ),
     "charts": _keys(
         "charts",

@@ -6,7 +6,7 @@ Tests inject their own; nothing here imports Textual.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from nexa.scheduler import Attempt
 
 
-def _launch(plan: Plan) -> Run:
+def _launch(plan: Plan, argv: Sequence[str]) -> Run:
     from nexa.launching import launch_plan
 
-    return launch_plan(plan)
+    return launch_plan(plan, argv=argv)
 
 
 def _stop(run: Run) -> Any:
@@ -69,8 +69,9 @@ class Services:
 
     settings: folders and defaults in force. readonly: whether actions on runs are refused. ascii:
     whether only ASCII is drawn. clock: unix seconds now. host: the plugin host, loaded on first use.
-    launch, stop, kill, requeue, resume: the functions that the commands call; all may block, so screens call
-    them in worker threads. resume takes a checkpoint's name, None for the newest.
+    launch, stop, kill, requeue, resume: the functions that the commands call; all may block, so screens
+    call them in worker threads. launch takes a plan and the command line to record, resume a
+    checkpoint's name, None for the newest.
     """
 
     settings: Settings
@@ -79,7 +80,7 @@ class Services:
     clock: Callable[[], float] = time.time
     preferences: Preferences = field(default_factory=Preferences)
     host: Callable[[], PluginHost] = _host
-    launch: Callable[[Plan], Run] = _launch
+    launch: Callable[[Plan, Sequence[str]], Run] = _launch
     stop: Callable[[Run], Any] = _stop
     kill: Callable[[Run], Any] = _kill
     requeue: Callable[[Run], Any] = _requeue
