@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nexa.errors import DataError
+from nexa.prepared import cache_root
 from nexa_torch.data.documents import Document, parse_documents
 from nexa_torch.data.encode import Encoded, Encoder
-from nexa_torch.data.locate import cache_root
 from nexa_torch.data.order import held_out
 from nexa_torch.data.packing import arrange, split_document
 from nexa_torch.data.rows import Rows, Segment
