@@ -103,10 +103,10 @@ class _Watch:
     def clear_if_dead(self) -> bool:
         """Remove the lock when its owner is gone; True when it may be tried again at once."""
         try:
-            names = os.listdir(self._folder)
+            names = sorted(path.name for path in self._folder.iterdir())
         except OSError:
             return True
-        owner = next((self._folder / name for name in sorted(names) if name.startswith("owner-")), None)
+        owner = next((self._folder / name for name in names if name.startswith("owner-")), None)
         identity = ProcessIdentity.from_document(read_json(owner) or {}) if owner else None
         if owner is not None and identity is not None:
             self.holder = f"process {identity.pid} on {identity.host}"

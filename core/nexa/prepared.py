@@ -63,10 +63,10 @@ class PreparedEntry:
 
 
 class PreparedCache:
-    """The prepared folders below a cache folder."""
+    """The prepared folders below a cache folder, or below another folder's `name`."""
 
-    def __init__(self, root: Path) -> None:
-        self.folder = root / "prepared"
+    def __init__(self, root: Path, name: str = "prepared") -> None:
+        self.folder = root / name
 
     def list(self) -> list[PreparedEntry]:
         """All finished folders, the newest first."""
@@ -119,7 +119,7 @@ class PreparedCache:
         fields = fill(building)
         files = {
             name: {"bytes": (building / name).stat().st_size, "sha256": hash_file(building / name)}
-            for name in sorted(os.listdir(building))
+            for name in sorted(path.name for path in building.iterdir())
             if name != INDEX
         }
         write_json(building / INDEX, {**fields, "key": key, "created_at": time.time(), "files": files})

@@ -18,7 +18,7 @@ def nexa_register_backends() -> Iterable[BackendSpec]:
             summary="Nexa's own PyTorch engine: pretraining and fine-tuning of causal language models",
             factory=FACTORY,
             options_model="nexa_torch.options:TorchOptions",
-            capabilities=frozenset({"chat", "estimate", "resume"}),
+            capabilities=frozenset({"chat", "estimate", "prepare", "resume"}),
             methods=METHODS,
         )
     ]

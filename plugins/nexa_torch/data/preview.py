@@ -1,23 +1,24 @@
-"""The first batch of a recipe as training will see it, token by token."""
+"""What training will see, for people: the first batch or any rows token by token, and the data in numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from nexa.backend import Preview, PreviewToken
+from nexa.backend import Preparation, PreparedPart, Preview, PreviewToken
 from nexa.batch import resolve_batch
+from nexa.errors import UserError
 from nexa.plan import resources_of
 from nexa_torch.data.byte_tokenizer import byte_vocabulary
 from nexa_torch.data.order import rows_of_microbatch, run_length
-from nexa_torch.data.prepare import prepare_data
+from nexa_torch.data.prepare import PreparedData, prepare_data
 from nexa_torch.data.rows import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from nexa.recipe.schema import Recipe
-    from nexa_torch.data.rows import Batch
+    from nexa_torch.data.rows import Batch, Rows
 
 
 def preview(recipe: Recipe) -> Preview:
@@ -49,6 +50,38 @@ def preview(recipe: Recipe) -> Preview:
     )
 
 
+def show_rows(recipe: Recipe, start: int, count: int) -> list[list[PreviewToken]]:
+    """Training rows `start` ≤ i < `start` + `count` of a recipe as tokens; see `nexa.backend.Backend.show_rows`."""
+    data = prepare_data(recipe)
+    if not 0 <= start < len(data.train):
+        raise UserError(f"there is no row {start}: the training data has rows 0 to {len(data.train) - 1}")
+    indices = range(start, min(start + count, len(data.train)))
+    return _tokens(data.train.take(indices), _token_text(data.tokenizer))
+
+
+def describe(data: PreparedData) -> Preparation:
+    """Prepared data in numbers, as `nexa.backend.Backend.prepare` returns it."""
+    return Preparation(
+        folders=[entry.path for entry in data.entries],
+        bytes=sum(entry.bytes for entry in data.entries),
+        reused=data.reused,
+        row_length=data.row_length,
+        train=_part(data.train, data.documents),
+        validation=_part(data.validation, data.validation_documents) if data.validation is not None else None,
+        warnings=tuple(data.warnings),
+    )
+
+
+def _part(rows: Rows, documents: int) -> PreparedPart:
+    return PreparedPart(
+        documents=documents,
+        rows=len(rows),
+        tokens=rows.token_count,
+        trained_tokens=rows.trained_token_count,
+        empty_places=rows.empty_places,
+    )
+
+
 def _tokens(batch: Batch, text_of: Callable[[int], str]) -> list[list[PreviewToken]]:
     rows = []
     for ids, labels, document in zip(batch.input_ids, batch.labels, batch.document, strict=True):
@@ -56,7 +89,7 @@ def _tokens(batch: Batch, text_of: Callable[[int], str]) -> list[list[PreviewTok
         trained = [False, *(labels[:-1] != IGNORED).tolist()]
         rows.append(
             [
-                PreviewToken(id=int(token), text=text_of(int(token)), trained=is_trained)
+                PreviewToken(id=int(token), text=text_of(int(token)), trained=is_trained, document=int(number))
                 for token, is_trained, number in zip(ids, trained, document, strict=True)
                 if number >= 0
             ]
