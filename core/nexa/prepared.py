@@ -46,8 +46,12 @@ class PreparedEntry:
 
     @property
     def bytes(self) -> int:
-        """Size of all files, the index not counted."""
-        return sum(int(file["bytes"]) for file in self.index["files"].values())
+        """Size of all that lies in the folder."""
+        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+
+    def parts(self, name: str) -> list[PreparedEntry]:
+        """Finished folders in the folder's own folder `name`: what was worked out over this one."""
+        return PreparedCache(self.path, name).list()
 
     @property
     def used_at(self) -> float:

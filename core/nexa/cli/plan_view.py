@@ -112,6 +112,19 @@ def preview_text(preview: Preview, *, colour: bool) -> str:
     return "\n".join(lines)
 
 
+def row_lines(number: int, row: Sequence[PreviewToken], *, colour: bool) -> Iterator[str]:
+    """A whole row in lines: what it holds, then its documents one below the other."""
+    documents = max((token.document for token in row), default=0) + 1
+    trained = sum(token.trained for token in row)
+    yield f"row {number}: {_plural(len(row), 'token')}, {trained} trained, {_plural(documents, 'document')}"
+    for document in range(documents):
+        text = _row_text([token for token in row if token.document == document], colour=colour)
+        head = f"{document + 1:>4}  "
+        for line in text.removesuffix("\n").split("\n"):
+            yield head + line
+            head = " " * len(head)
+
+
 def _row_text(row: Sequence[PreviewToken], *, colour: bool) -> str:
     """Tokens of one row as text, marks opening and closing where `trained` changes."""
     start, end = ("\x1b[32;4m", "\x1b[0m") if colour else ("⟦", "⟧")

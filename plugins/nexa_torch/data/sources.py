@@ -56,12 +56,12 @@ def open_source(
                 hint="for a file, set data.validation.remote_uri or data.validation.fraction",
             )
         path = download(uri, cache, expected_hash=expected_hash) if "://" in uri else local_path(uri)
-        source = _open_path(uri, path, HashMemory(cache))
+        source = _open_path(uri, path, HashMemory(cache), known_as=uri if "://" in uri else str(path.resolve()))
     require_hash(uri, source.sha256, expected_hash)
     return source
 
 
-def _open_path(uri: str, path: Path, memory: HashMemory) -> Source:
+def _open_path(uri: str, path: Path, memory: HashMemory, *, known_as: str) -> Source:
     if not path.exists():
         raise DataError(f"data not found: {path}", hint=neighbours(path))
     files = data_files(path)
@@ -88,7 +88,7 @@ def _open_path(uri: str, path: Path, memory: HashMemory) -> Source:
         records=records,
         count=count,
         require_same=require_same,
-        change=memory.change(str(path.resolve()), sha256),
+        change=memory.change(known_as, sha256),
     )
 
 
