@@ -37,16 +37,15 @@ from tests.bench._sft_peers import (
 from torch.nn.utils import clip_grad_norm_
 
 from nexa.backend import RunState
-from nexa_torch.data.language import collate
 from nexa_torch.data.order import row_order
 from nexa_torch.data.prepare import PreparedData, prepare_data
+from nexa_torch.distributed.ranks import Ranks
 from nexa_torch.engine import Engine, Hooks
 from nexa_torch.kernels import choose_cpu_matmul
 from nexa_torch.loss import linear_cross_entropy
 from nexa_torch.models import LanguageModel, load_model, save_model
 from nexa_torch.optimizers import build_optimizer
 from nexa_torch.options import recipe_from_document
-from nexa_torch.parallel import Ranks
 from nexa_torch.schedules import build_scheduler
 
 ROW, ROWS_A_STEP, WARMUP_STEPS = 512, 4, 1
@@ -151,8 +150,9 @@ def bare_round(document: dict[str, Any], data: PreparedData, steps: int) -> Spee
 
 def nexa_round(document: dict[str, Any], data: PreparedData, steps: int) -> Speed:
     """Speed of Nexa's engine, with metrics at every step."""
-    from nexa.batch import resolve_batch
     from nexa_torch.batches import TrainingRows
+
+    from nexa.batch import resolve_batch
 
     recipe = recipe_from_document(document)
     model = build(document, data)
