@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nexa_torch.allocator import FreedMemory
 from nexa_torch.callbacks.recipe import recipe_callbacks
 from nexa_torch.distributed.process_group import process_group
 from nexa_torch.engine.engine import TrainingEngine
@@ -27,6 +28,8 @@ def run_training(context: RunContext) -> RunResult:
     torch.set_num_threads(
         cluster.threads_per_process or _fair_share(cluster.processes_per_node or cluster.gpus_per_node or 1)
     )
+    # Before anything large is allocated.
+    memory = [] if cluster.gpus_per_node else [FreedMemory()]
     data_module = load_data_module(recipe)
     task = load_task(recipe, data_module)
     with process_group(
@@ -42,7 +45,7 @@ def run_training(context: RunContext) -> RunResult:
             context.rank,
             context.world_size,
             data_module=data_module,
-            callbacks=recipe_callbacks(recipe, task),
+            callbacks=[*recipe_callbacks(recipe, task), *memory],
             context=context,
             ranks=ranks,
         )
