@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Key:
     """One binding: its id, the keys (comma-separated, Textual's names), its action, and what it does in words.
 
-    label: in the footer, which leaves keys without one out. priority: whether it works before the focused widget sees the key.
+    label: in the footer, which leaves keys without one out. priority: whether it works before the
+    focused widget sees the key.
     """
 
     id: str

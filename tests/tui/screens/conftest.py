@@ -75,7 +75,7 @@ def opened() -> Callable[..., Any]:
         from nexa.tui.services import Services
 
         app = NexaApp(Services(settings=get_settings(), **fields))
-        async with app.run_test(size=size) as pilot:
+        async with app.run_test(size=size, notifications=True) as pilot:
             await pilot.press(screen)
             yield app, pilot
 

@@ -327,7 +327,7 @@ async def test_a_broken_recipe_is_listed_with_its_problem(project, opened, until
         screen = await _on_tiny(pilot, until)
         screen.recipes.go_to("broken")
         await until(pilot, lambda: "can't be read" in str(screen.query_one("#form-pane").border_subtitle))
-        assert "broken.yaml" in screen_text(app)
+        await until(pilot, lambda: "broken.yaml" in screen_text(app))
         screen.recipes.go_to("hostile")
         await until(pilot, lambda: screen.form is not None and screen.form.path.stem == "hostile")
         await until(pilot, lambda: "[b]m" in screen_text(app) and "[link=x]t[/link]" in screen_text(app))
