@@ -13,6 +13,7 @@ tried. The time between a requeue and the next start is shortened to a few secon
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -249,7 +250,7 @@ class Cluster:
 
         def idle() -> bool:
             answer = self.command("sinfo", "-h", "-N", "-o", "%N %t", check=False).split()
-            return {n: s for n, s in zip(answer[::2], answer[1::2], strict=False)} == dict.fromkeys(NODES, "idle")
+            return dict(zip(answer[::2], answer[1::2], strict=False)) == dict.fromkeys(NODES, "idle")
 
         _wait_until(idle, "idle nodes", self)
 
@@ -378,10 +379,8 @@ def _is_zombie(pid: int) -> bool:
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def _end_all(folder: Path) -> list[int]:
