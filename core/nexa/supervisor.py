@@ -15,10 +15,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from nexa.errors import NexaError, UserError, WorkerError
 from nexa.files import ReservedFile, read_json, write_json_once
@@ -262,20 +262,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         place = WorkerPlace.from_command([word for word in arguments if word != "--detach"], {})
         report = _detach() if detach else None
-        supervisor = _prepare(place, report)
+        supervisor = prepare(place, make=Supervisor, report=report)
     except NexaError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return supervisor.run()
 
 
-def _prepare(place: WorkerPlace, report: int | None) -> Supervisor:
-    """Become the attempt's supervisor, and tell the detaching parent how that went. Raises NexaError."""
+SupervisorType = TypeVar("SupervisorType", bound=Supervisor)
+
+
+def prepare(
+    place: WorkerPlace,
+    *,
+    make: Callable[[WorkerPlace], SupervisorType],
+    report: int | None = None,
+) -> SupervisorType:
+    """Become the attempt's supervisor, with a log of its own.
+
+    make: the supervisor's class. report: descriptor on which a detaching parent hears how that went.
+    Raises NexaError.
+    """
     try:
         redirect_to(supervisor_log(place.run_dir, place.attempt))
         configure_logging(sys.stderr, run_id=place.run_dir.name, attempt=place.attempt, rank="supervisor")
         try:
-            supervisor = Supervisor(place)
+            supervisor = make(place)
         except OSError as error:
             raise WorkerError(f"the run folder {place.run_dir} can't be written: {error.strerror or error}") from error
         supervisor.claim()
