@@ -41,7 +41,11 @@ from nexa_slurm.tasks import srun_argv
 NODE_SECONDS = 90.0
 _TIME_OVER = "Slurm announced the end of the job's time (SIGUSR1)"
 _NODE_WORDS = re.compile(r"^nexa: (node .*)$", re.MULTILINE)
-_SLURM_WORDS = re.compile(r"^(?:slurmstepd[^:]*|srun): (error: .*)$", re.MULTILINE)
+# Slurm's own account of a start that failed; what it says of tasks that failed by themselves adds nothing.
+_SLURM_WORDS = re.compile(
+    r"^(?:slurmstepd[^:]*|srun): (error: (?!.*(?:task \d|STEP |JOB |Exited with|Killed)).*|.*(?:oom.kill|Out Of Memory).*)$",
+    re.MULTILINE,
+)
 _TAIL_BYTES = 16384
 
 _log = logging.getLogger("nexa.slurm")
@@ -94,7 +98,8 @@ class SlurmSupervisor(Supervisor):
         folder = self.place.attempt_dir
         # Slurm ends srun with an error when it was told to end the job, even where the workers ended in order.
         in_order = read_json(folder / "result.json") is not None and read_json(folder / "error.json") is None
-        state, reason = super().conclude(0 if in_order else code)
+        # srun ends with 128 + N where a task was ended by signal N.
+        state, reason = super().conclude(0 if in_order else 128 - code if code > 128 else code)
         if state != "failed" or read_json(folder / "error.json") is not None:
             return state, reason
         if "SIGTERM" in self.received:

@@ -37,7 +37,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={folder}/munge/socket,cred_expire=2
+AuthInfo=socket={folder}/munge/socket,cred_expire=5
 SlurmctldPort={controller_port}
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool/%n

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-import nexa_slurm.queue
 from cluster import Cluster, missing
 from slurm_runs import SlurmRuns
+
+import nexa_slurm.queue
 
 
 def _cluster(*, accounting: bool) -> Iterator[Cluster]:

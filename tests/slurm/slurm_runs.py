@@ -106,7 +106,7 @@ class SlurmRuns:
         """Run one of Slurm's commands."""
         return self.cluster.command(*argv)
 
-    def await_status(self, run: Run, wanted: Callable[[RunStatus], Any], *, seconds: float = 120.0) -> RunStatus:
+    def await_status(self, run: Run, wanted: Callable[[RunStatus], Any], *, seconds: float = 60.0) -> RunStatus:
         """Wait for a status that `wanted` accepts."""
         deadline = time.monotonic() + seconds
         while True:
@@ -117,7 +117,7 @@ class SlurmRuns:
                 raise AssertionError(f"{run.run_id} is {status} after {seconds} s; {self.evidence(run)}")
             time.sleep(0.1)
 
-    def await_end(self, run: Run, *, seconds: float = 120.0) -> RunStatus:
+    def await_end(self, run: Run, *, seconds: float = 60.0) -> RunStatus:
         """Wait until the run is no longer active."""
         return self.await_status(run, lambda status: not status.active, seconds=seconds)
 
