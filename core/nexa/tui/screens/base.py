@@ -18,6 +18,8 @@ from nexa.text import sanitize
 from nexa.tui.widgets.bar import NavigationBar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nexa.tui.app import NexaApp
     from nexa.tui.services import Services
 
@@ -105,6 +107,14 @@ class NexaScreen(Screen[None]):
             found = error
         if not worker.is_cancelled:
             self.app.call_from_thread(self._show, found)
+
+    def deliver(self, function: Callable[..., object], *arguments: Any) -> None:
+        """From a thread: call a function, which may be async, on the UI thread, unless the screen is gone by then."""
+        self.app.call_from_thread(self._call_if_shown, function, arguments)
+
+    def _call_if_shown(self, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        if self.is_attached and self.app.is_running:
+            self.call_later(function, *arguments)
 
     def _show(self, found: Any) -> None:
         self._reading = False
