@@ -113,10 +113,25 @@ def _use_own_plugins_only(ctx: click.Context, param: click.Parameter, value: boo
 def command(ctx: click.Context) -> None:
     """One recipe, any trainer, any machine.
 
-    Start with: nexa recipe list, then: nexa launch quickstart
+    Start with: nexa recipe list, then: nexa launch quickstart. Without a command, nexa opens its
+    terminal UI (nexa tui) where it has a terminal and Textual, and shows this help elsewhere.
     """
-    if ctx.invoked_subcommand is None:
+    if ctx.invoked_subcommand is not None:
+        return
+    if _can_open_ui():
+        from nexa.cli.tui import command as open_ui
+
+        ctx.invoke(open_ui)
+    else:
         click.echo(ctx.get_help())
+
+
+def _can_open_ui() -> bool:
+    """Whether there is a terminal to draw on and a library to draw with."""
+    from importlib.util import find_spec
+
+    terminal = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return terminal and find_spec("textual") is not None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
