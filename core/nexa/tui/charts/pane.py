@@ -9,7 +9,7 @@ from textual.message import Message
 from textual.widgets import Static
 
 from nexa.tui.charts.chart import Chart, Line, Picture
-from nexa.tui.charts.curves import Curves
+from nexa.tui.charts.curves import ChartData, Curves
 from nexa.tui.charts.view import WEIGHTS, ChartView
 from nexa.tui.keys import bindings
 
@@ -78,15 +78,10 @@ class ChartsPane(VerticalScroll):
         extent = self.curves.extent(self.view.axis)
         low, high = self.view.limits(extent)
         for widget, data in zip(self.query(NamedChart), self.curves.charts, strict=False):
-            lines = []
-            if data.training is not None:
-                lines.append(Line(data.training, "", "chart-1"))
-            if data.evaluation is not None:
-                lines.append(Line(data.evaluation, "eval" if data.training else "", "chart-2", dots=True))
             widget.draw(
                 Picture(
                     title=data.name,
-                    lines=lines,
+                    lines=self.lines_of(data),
                     axis=self.view.axis,
                     low=low,
                     high=high,
@@ -95,6 +90,15 @@ class ChartsPane(VerticalScroll):
                     inspected=self.view.inspected,
                 )
             )
+
+    def lines_of(self, data: ChartData) -> list[Line]:
+        """The lines that a chart draws."""
+        lines = []
+        if data.training is not None:
+            lines.append(Line(data.training, "", "chart-1"))
+        if data.evaluation is not None:
+            lines.append(Line(data.evaluation, "eval" if data.training else "", "chart-2", dots=True))
+        return lines
 
     def status(self) -> str:
         """The view in words."""
