@@ -121,7 +121,7 @@ KEYS: dict[str, tuple[Key, ...]] = {
     "tabs": _keys(
         "tabs",
         ("previous", "left_curly_bracket", "tab(-1)", "Previous tab", ""),
-        ("next", "right_curly_bracket,t", "tab(1)", "Next tab", "Tab"),
+        ("next", "t,right_curly_bracket", "tab(1)", "Next tab", "Tab"),
     ),
     "compare": _keys(
         "compare",

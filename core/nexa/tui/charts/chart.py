@@ -74,9 +74,15 @@ class Chart(Canvas, can_focus=True):
     class Pointed(Message):
         """An X of the plot was clicked."""
 
-        def __init__(self, x: float) -> None:
+        def __init__(self, chart: Chart, x: float) -> None:
             super().__init__()
+            self.chart = chart
             self.x = x
+
+        @property
+        def control(self) -> Chart:
+            """The chart, for `@on` selectors."""
+            return self.chart
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(10, 5, default_hires_mode=HiResMode.BRAILLE, id=id)
@@ -118,12 +124,11 @@ class Chart(Canvas, can_focus=True):
         for mark in picture.marks:
             self._draw_vertical(float(mark), picture, "╎", self._colour("chart-marker"))
         for line, raw, smooth in pieces:
-            if smooth and not line.dots:
-                if picture.faint:
-                    self._draw_line(raw, picture, self._colour("chart-faint"))
-                self._draw_line(smooth, picture, self._colour(line.colour))
-            else:
-                self._draw_line(raw, picture, self._colour(line.colour))
+            if line.dots:
+                continue
+            if smooth and picture.faint:
+                self._draw_line(raw, picture, self._colour("chart-faint"))
+            self._draw_line(smooth or raw, picture, self._colour(line.colour))
         for line, raw, _ in pieces:
             if line.dots:
                 self._draw_dots(raw, picture, self._colour(line.colour))
@@ -269,7 +274,7 @@ class Chart(Canvas, can_focus=True):
         """Put the crosshair where was clicked."""
         x = self.x_at(event.x)
         if x is not None:
-            self.post_message(self.Pointed(x))
+            self.post_message(self.Pointed(self, x))
 
 
 def _log(values: Floats) -> Floats:

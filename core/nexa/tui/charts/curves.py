@@ -105,6 +105,16 @@ class CurveReader:
             self._curves = self._make(weight)
         return self._curves
 
+    def recent(self, count: int) -> tuple[Sequence[float], Sequence[int]]:
+        """Unix seconds and steps of the newest training points of the newest attempt, oldest first."""
+        table = self._reader.training
+        times, steps = list(table.ts[-count:]), list(table.steps[-count:])
+        if self._reader.resumes:
+            # Time between attempts is no time of training.
+            begin = next((i for i, step in enumerate(steps) if step >= self._reader.resumes[-1]), len(steps))
+            times, steps = times[begin:], steps[begin:]
+        return times, steps
+
     def _make(self, weight: float) -> Curves:
         table, evaluations = self._reader.training, self._reader.evaluation
         clock = _Clock(table)

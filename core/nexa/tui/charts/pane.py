@@ -9,17 +9,17 @@ from textual.message import Message
 from textual.widgets import Static
 
 from nexa.tui.charts.chart import Chart, Line, Picture
-from nexa.tui.charts.curves import ChartData, Curves
+from nexa.tui.charts.curves import AXES, ChartData, Curves
 from nexa.tui.charts.view import WEIGHTS, ChartView
 from nexa.tui.keys import bindings
 
 _LEAST_ROWS = 9
 
 
-class ChartsPane(VerticalScroll):
+class ChartsPane(VerticalScroll, can_focus=True):
     """Charts of one run, as many columns as fit.
 
-    empty: what to say before there are any.
+    empty: what to say before there are any. axes: what X can be.
     """
 
     BINDINGS = bindings("charts")
@@ -31,12 +31,19 @@ class ChartsPane(VerticalScroll):
     class Changed(Message):
         """The view was changed by a person. smoothing: whether the curves have to be smoothed anew."""
 
-        def __init__(self, *, smoothing: bool = False) -> None:
+        def __init__(self, pane: ChartsPane, *, smoothing: bool = False) -> None:
             super().__init__()
+            self.pane = pane
             self.smoothing = smoothing
 
-    def __init__(self, *, id: str | None = None, empty: str = "no metrics yet") -> None:
+        @property
+        def control(self) -> ChartsPane:
+            """The pane, for `@on` selectors."""
+            return self.pane
+
+    def __init__(self, *, id: str | None = None, empty: str = "no metrics yet", axes: tuple[str, ...] = AXES) -> None:
         super().__init__(id=id)
+        self._axes = axes
         self.view = ChartView()
         self.curves = Curves()
         self._empty = empty
@@ -114,7 +121,7 @@ class ChartsPane(VerticalScroll):
     def _changed(self, *, smoothing: bool = False) -> None:
         if not smoothing:
             self.redraw()
-        self.post_message(self.Changed(smoothing=smoothing))
+        self.post_message(self.Changed(self, smoothing=smoothing))
 
     def action_zoom(self, direction: int) -> None:
         """Show less (−1) or more (+1) of X."""
@@ -143,8 +150,9 @@ class ChartsPane(VerticalScroll):
 
     def action_axis(self) -> None:
         """The next X."""
-        self.view.next_axis()
-        self._changed()
+        if len(self._axes) > 1:
+            self.view.next_axis()
+            self._changed()
 
     def action_inspect(self) -> None:
         """Show the crosshair at the newest point drawn, or take it away."""

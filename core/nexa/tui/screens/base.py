@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
@@ -135,5 +136,6 @@ class NexaScreen(Screen[None]):
     def action_filter(self) -> None:
         """Go to the screen's filter or search; screens that have one override this."""
 
-    def action_back(self) -> None:
+    def action_back(self) -> Awaitable[None] | None:
         """Leave the innermost layer; screens with layers override this."""
+        return None
