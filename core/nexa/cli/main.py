@@ -40,6 +40,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "show": CommandEntry("nexa.cli.show:command", "Show one run: state, plan, attempts, checkpoints.", "Watch"),
     "logs": CommandEntry("nexa.cli.logs:command", "Print what a run's workers wrote.", "Watch"),
     "metrics": CommandEntry("nexa.cli.metrics:command", "Print a run's losses and speeds.", "Watch"),
+    "diff": CommandEntry("nexa.cli.diff:command", "Show in which settings and metrics runs differ.", "Watch"),
     "recipe": CommandEntry("nexa.cli.recipe:command", "List, show, check and make recipes.", "Prepare"),
     "prepare": CommandEntry("nexa.cli.prepare:command", "Make a recipe's data ready before a run.", "Prepare"),
     "data": CommandEntry("nexa.cli.data:command", "Look at data as training sees it.", "Prepare"),
