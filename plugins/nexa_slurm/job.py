@@ -43,7 +43,8 @@ _TIME_OVER = "Slurm announced the end of the job's time (SIGUSR1)"
 _NODE_WORDS = re.compile(r"^nexa: (node .*)$", re.MULTILINE)
 # Slurm's own account of a start that failed; what it says of tasks that failed by themselves adds nothing.
 _SLURM_WORDS = re.compile(
-    r"^(?:slurmstepd[^:]*|srun): (error: (?!.*(?:task \d|STEP |JOB |Exited with|Killed)).*|.*(?:oom.kill|Out Of Memory).*)$",
+    r"^(?:slurmstepd[^:]*|srun): "
+    r"(error: (?!.*(?:task \d|STEP |JOB |Exited with|Killed)).*|.*(?:oom.kill|Out Of Memory).*)$",
     re.MULTILINE,
 )
 _TAIL_BYTES = 16384

@@ -224,8 +224,8 @@ class Cluster:
         _wait_until(lambda: self._answers("scontrol", "ping"), "the controller", self)
 
     def stop_controller(self) -> None:
-        """End slurmctld as an outage does; jobs go on."""
-        self._end("slurmctld")
+        """End slurmctld in order, so that it has saved its state; jobs go on."""
+        self._end("slurmctld", signal.SIGTERM)
 
     def start_node(self, node: str) -> None:
         """Start the slurmd of one node."""
@@ -233,16 +233,17 @@ class Cluster:
 
     def kill_node(self, node: str) -> None:
         """Kill a node as a power cut does: its slurmd and everything it started."""
-        for pid in self.processes():
-            words = _words(pid)
-            if (words[:1] and words[0].endswith("slurmd") and node in words) or _job_node(pid) == node:
-                _signal(pid, signal.SIGKILL)
+        # Slurm's own processes first: they would report the end of the rest.
+        self.kill_slurmd(node)
+        doomed = [pid for pid in self.processes() if _job_node(pid) == node]
+        for pid in sorted(doomed, key=lambda pid: "slurmstepd" not in _words(pid)[0]):
+            _signal(pid, signal.SIGKILL)
 
     def kill_slurmd(self, node: str) -> None:
         """Kill a node's slurmd alone: its jobs' processes go on, out of Slurm's sight."""
         for pid in self.processes():
             words = _words(pid)
-            if words[:1] and words[0].endswith("slurmd") and node in words:
+            if words[:1] and Path(words[0]).name == "slurmd" and node in words:
                 _signal(pid, signal.SIGKILL)
 
     def wait_idle(self) -> None:
@@ -293,10 +294,10 @@ class Cluster:
                 start_new_session=True,
             )
 
-    def _end(self, program: str) -> None:
+    def _end(self, program: str, number: signal.Signals) -> None:
         pids = [pid for pid in self.processes() if _words(pid)[:1] and Path(_words(pid)[0]).name == program]
         for pid in pids:
-            _signal(pid, signal.SIGKILL)
+            _signal(pid, number)
         _wait_until(lambda: not set(pids) & set(self.processes()), f"the end of {program}", self)
 
 
