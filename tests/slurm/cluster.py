@@ -236,7 +236,8 @@ class Cluster:
         # Slurm's own processes first: they would report the end of the rest.
         self.kill_slurmd(node)
         doomed = [pid for pid in self.processes() if _job_node(pid) == node]
-        for pid in sorted(doomed, key=lambda pid: "slurmstepd" not in _words(pid)[0]):
+        parents = {_parent(pid) for pid in doomed}
+        for pid in [*(parent for parent in parents if "slurmstepd" in " ".join(_words(parent))), *doomed]:
             _signal(pid, signal.SIGKILL)
 
     def kill_slurmd(self, node: str) -> None:
@@ -343,6 +344,14 @@ def _variables(pid: int) -> dict[str, str]:
     return dict(entry.partition("=")[::2] for entry in entries)
 
 
+def _parent(pid: int) -> int:
+    """Parent of a process; 0 for one that is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
 def _job_node(pid: int) -> str | None:
     """The node that a process of a job runs on."""
     return _variables(pid).get("SLURMD_NODENAME")
@@ -355,7 +364,7 @@ def _processes_of(folder: Path) -> list[int]:
     pid = os.getpid()
     while pid > 1:
         spared.add(pid)
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        pid = _parent(pid)
     found = []
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit() or int(entry.name) in spared:
