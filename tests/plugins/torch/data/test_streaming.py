@@ -66,9 +66,12 @@ def test_any_row_is_reached_again_with_and_without_records(recipe: Recipe, tmp_p
     for i in (total - 1, 3, total // 2, total // 2 + 1):
         assert np.array_equal(again.take([i]).input_ids, expected[i])
     cursor = json.loads(json.dumps(rows.cursor(total - 1)))
+    rows.close()
+    again.close()
     shutil.rmtree(tmp_path / "cache")
     other = _open(recipe)
     assert np.array_equal(other.take([total // 2]).input_ids, expected[total // 2])
+    other.close()
     shutil.rmtree(tmp_path / "cache")
     moved = _open(recipe)
     moved.restore(cursor)
