@@ -267,10 +267,11 @@ class _Reading:
         self.ended = False
 
     def records(self) -> Iterator[Record]:
-        """Yield the rows. Raises DataError where a pass begins with none."""
-        for record, place in self._stream.read(self._begin):
+        """Yield the rows; `ended` is set before the last one is."""
+        rows = islice(self._stream.read(self._begin), self._limit)
+        following = next(rows, None)
+        while following is not None:
+            (record, place), following = following, next(rows, None)
             self.places.append(place)
+            self.ended = following is None
             yield record
-            if self._limit is not None and len(self.places) >= self._limit:
-                break
-        self.ended = True

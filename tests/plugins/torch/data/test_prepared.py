@@ -209,17 +209,17 @@ def test_processes_at_once_prepare_once(recipe: Recipe) -> None:
 def test_waiting_may_be_stopped(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     from nexa.locks import owned_lock
 
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     def stop(phase: str, done: int, total: int | None) -> None:
         if phase == "waiting":
-            raise Stopped
+            raise StoppedError
 
     monkeypatch.setattr(preparation, "content_key", lambda fields: "k" * 40)
-    with owned_lock(PreparedCache(Path(str(recipe.data.local_cache_root))).folder / f".lock-{'k' * 40}"):
-        with pytest.raises(Stopped):
-            prepare_data(recipe, on_progress=stop)
+    lock = PreparedCache(Path(str(recipe.data.local_cache_root))).folder / f".lock-{'k' * 40}"
+    with owned_lock(lock), pytest.raises(StoppedError):
+        prepare_data(recipe, on_progress=stop)
 
 
 def test_folder_that_can_not_be_written_is_named(recipe: Recipe, tmp_path: Path) -> None:

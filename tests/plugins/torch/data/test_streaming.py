@@ -110,6 +110,14 @@ def test_limit_ends_a_pass(recipe: Recipe) -> None:
     assert rows.cursor(second["first_row"] + second["rows"])["pass"] == 1
 
 
+def test_pass_that_ends_with_a_window(recipe: Recipe) -> None:
+    exact = recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_documents": 512})})
+    rows = _open(exact)
+    first = rows.cursor(0)
+    assert first["end"]["done"]
+    assert rows.cursor(first["rows"])["pass"] == 1
+
+
 def test_bad_row_is_named_when_its_window_comes(
     tmp_path: Path, write_rows: Callable[..., Path], make_recipe: Callable[..., Recipe]
 ) -> None:
