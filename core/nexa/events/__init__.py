@@ -4,7 +4,7 @@ Every record has "ts" (unix seconds) and "type". Rank 0 writes all types; other 
 message, system, heartbeat and end.
 
 start       attempt, rank, world_size, host, pid
-progress    phase, step, total_steps; phases: loading, tokenizing, training, evaluating, saving, sampling
+progress    phase, step, total_steps; phases: loading, waiting, tokenizing, training, evaluating, saving, sampling
 metrics     step, values: {loss, lr, grad_norm, tokens_per_second, tokens, step_seconds, memory_bytes, …}
 eval        step, values: {eval_loss, perplexity, …}
 sample      step, prompt, text
@@ -18,4 +18,4 @@ end         state (completed, stopped, failed), step, message
 Steps of the phases in PREPARATION count that phase's own work (files, documents), not optimizer steps.
 """
 
-PREPARATION = frozenset({"loading", "tokenizing"})
+PREPARATION = frozenset({"loading", "tokenizing", "waiting"})

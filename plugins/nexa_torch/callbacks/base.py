@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
+    from nexa_torch.distributed.ranks import Ranks
     from nexa_torch.engine.engine import TrainingEngine
-    from nexa_torch.parallel import Ranks
 
 HOOKS = (
     "on_train_begin",

@@ -15,19 +15,23 @@ from torch import nn
 
 from nexa.backend import RunResult, RunState
 from nexa.batch import resolve_batch
+from nexa.errors import UserError
 from nexa_torch.batches import to_device
 from nexa_torch.callbacks.base import Callback, CallbackContext, CallbackList
 from nexa_torch.checkpoint import Cursor, read_cursor, restore_trainer
+from nexa_torch.distributed.process_group import process_group
+from nexa_torch.distributed.ranks import Ranks
+from nexa_torch.distributed.strategy import Strategy, choose_strategy
 from nexa_torch.engine.evaluation import evaluate
 from nexa_torch.engine.guard import require_finite
 from nexa_torch.engine.meter import Meter, peak_memory_bytes
 from nexa_torch.engine.precision import Precision
-from nexa_torch.engine.saving import commit_checkpoint, require_same_run
+from nexa_torch.engine.preparing import Stopped, prepare_data
+from nexa_torch.engine.saving import Saver, require_same_run
 from nexa_torch.engine.seeds import dropout_seed
 from nexa_torch.engine.surroundings import NoEvents, announce, choose_matmul
 from nexa_torch.engine.windows import Source, Window, loaded_ahead, make_source
 from nexa_torch.kernels import MatmulChoice
-from nexa_torch.parallel import Ranks, process_group
 from nexa_torch.tasks.base import TrainingTask
 
 if TYPE_CHECKING:
@@ -39,16 +43,12 @@ if TYPE_CHECKING:
     from nexa_torch.data.module import BaseDataModule
 
 
-class _Stopped(Exception):  # noqa: N818 - a signal between methods of the engine, not an error
-    """A stop was requested before training began."""
-
-
 class TrainingEngine:
     """Trains a task on the batches of a data module.
 
     recipe: how long, in which batches and how often. run_dir, events, checkpoints: of the run it belongs
     to; checkpoints is None where nothing is to be saved. model, criterion, optimizer, scheduler, source,
-    precision, ranks: what is trained with, from `run` on.
+    precision, strategy, ranks: what is trained with, from `run` on.
     """
 
     model: nn.Module
@@ -56,6 +56,7 @@ class TrainingEngine:
     optimizer: Optimizer
     scheduler: LRScheduler | None
     precision: Precision
+    strategy: Strategy
     source: Source
     ranks: Ranks
     matmul: MatmulChoice
@@ -70,12 +71,14 @@ class TrainingEngine:
         data_module: BaseDataModule | None = None,
         callbacks: Iterable[Callback] = (),
         context: RunContext | None = None,
+        resume_from: Path | None = None,
         ranks: Ranks | None = None,
     ) -> None:
         """config: a recipe, or anything whose `recipe` is one, such as `nexa_torch.Config`.
 
         data_module: default the task's own. context: the run that events, stop requests and checkpoints
-        belong to; without one nothing is written. ranks: the process group where it is joined already.
+        belong to; without one nothing is written. resume_from: checkpoint folder to continue from, default
+        the context's. ranks: the process group where it is joined already.
         """
         self.recipe: Recipe = getattr(config, "recipe", config)
         self.task = task
@@ -86,9 +89,10 @@ class TrainingEngine:
         self.callbacks = CallbackList(callbacks)
         self.rank, self.world_size = rank, world_size
         self.run_dir: Path | None = context.run_dir if context else None
-        self.resume_from: Path | None = context.resume_from if context else None
+        self.resume_from = resume_from or (context.resume_from if context else None)
         self.events: EventSink = context.events if context else NoEvents()
         self.checkpoints: CheckpointCommitter | None = context.checkpoints if context else None
+        self._saver: Saver | None = None
         self._stop_reason = context.stop_requested if context else _never
         self.plan = resolve_batch(self.recipe.training, world_size)
         self.tokens_seen = 0
@@ -110,7 +114,7 @@ class TrainingEngine:
             self.ranks = self._given_ranks or stack.enter_context(self._join())
             try:
                 self._prepare()
-            except _Stopped:
+            except Stopped:
                 step = read_cursor(self.resume_from).step if self.resume_from else 0
                 return RunResult(state=RunState.STOPPED, step=step)
             try:
@@ -125,17 +129,18 @@ class TrainingEngine:
         """Do optimizer step `step` (from 0): the gradient of the mean loss over all of its batch, once."""
         weight, size = self.ranks.sum_counts(window.weight, window.size)
         loss = torch.zeros((), device=self.ranks.device)
-        for part in window.microbatches:
+        for part, last in self.strategy.passes(window.microbatches, self._idle_batch):
             torch.manual_seed(dropout_seed(self.recipe.training.seed, step, part.number))
             batch = to_device(part.batch, self.ranks.device)
             with self.precision.autocast():
                 mean, figures = self.task.train_step(batch, self.model, self.criterion)
             share = mean * (part.weight / max(1, weight))
-            self.precision.backward(share)
+            with self.strategy.last_backward(last):
+                self.precision.backward(share)
             loss += share.detach()
             self._meter.totals.add(figures, part.weight)
 
-        self.ranks.sum_gradients(self._parameters)
+        self.strategy.sum_gradients()
         norm = self.precision.step(self.optimizer, self._parameters, self.recipe.training.max_grad_norm)
         if self.scheduler is not None:
             self.scheduler.step()
@@ -173,22 +178,27 @@ class TrainingEngine:
 
     def _join(self) -> Any:
         local_rank = int(os.environ.get("LOCAL_RANK", self.rank))
-        return process_group(self.rank, local_rank, self.world_size, gpus=self.recipe.cluster.gpus_per_node)
+        recipe = self.recipe
+        return process_group(
+            self.rank,
+            local_rank,
+            self.world_size,
+            gpus=recipe.cluster.gpus_per_node,
+            timeout=recipe.distributed.timeout_seconds,
+        )
 
     def _prepare(self) -> None:
-        """Set up data, model and optimizer, from the checkpoint where there is one. Raises _Stopped."""
+        """Set up data, model and optimizer, from the checkpoint where there is one. Raises Stopped."""
         recipe, task, resume = self.recipe, self.task, self.resume_from
-        self.data_module.on_progress = self._on_progress
-        self.data_module.prepare_data()
-        self.data_module.setup("fit")
-        self._on_progress("loading", 0, 1)
+        prepare_data(self)
         loader, sampler = self.data_module.train_dataloader(self.ranks.rank, self.ranks.world_size)
         self.source = make_source(loader, sampler, task, self.plan, recipe.training)
         task.total_steps = self.source.total_steps
         model = task.build_model()
         if resume is not None:
             task.restore(model, resume)
-        self.model = model.to(self.ranks.device)
+        self.strategy = choose_strategy(recipe.distributed, self.ranks, precision=recipe.training.precision)
+        self.model = self.strategy.spread(model, task)
         self.criterion = task.build_criterion().to(self.ranks.device)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.precision = Precision(recipe.training.precision, self.ranks.device)
@@ -197,15 +207,18 @@ class TrainingEngine:
             recipe, task.matmul_shapes(model), self.ranks.device, chosen=cursor and cursor.cpu_matmul
         )
         if self.ranks.any(self.stop_requested()):
-            raise _Stopped
+            raise Stopped
         if self.ranks.is_main:
             announce(self)
         self.optimizer = task.build_optimizer(model)
         self.scheduler = task.build_scheduler(self.optimizer)
         if resume is not None and cursor is not None:
             require_same_run(self, cursor)
-            restore_trainer(resume, model, self.optimizer, self.scheduler, self.callbacks)
+            group = self.ranks.background
+            restore_trainer(resume, model, self.optimizer, self.scheduler, self.callbacks, group=group)
             self.tokens_seen = cursor.tokens_seen
+        if self.checkpoints is not None:
+            self._saver = Saver(self, self.checkpoints, in_background=recipe.checkpointing.async_save)
         self._begin(cursor)
 
     def _begin(self, cursor: Cursor | None) -> None:
@@ -216,11 +229,15 @@ class TrainingEngine:
         ctx.epoch = self.source.epochs_done(ctx.step)
         ctx.lr = self._lr()
 
-    def _on_progress(self, phase: str, done: int, total: int) -> None:
-        if self.stop_requested() and self.ranks.world_size == 1:
-            raise _Stopped
-        if self.ranks.is_main:
-            self.events.write("progress", phase=phase, step=done, total_steps=total)
+    def _idle_batch(self) -> Any:
+        """A batch for passes of a rank that has no data of its own; its result counts nothing."""
+        parts = self.source.window(0).microbatches
+        if not parts:
+            raise UserError(
+                f"there is no row for rank {self.ranks.rank}, and a sharded model needs one on every rank",
+                hint="use fewer processes, or set distributed.strategy=ddp",
+            )
+        return parts[0].batch
 
     def _train(self) -> RunResult:
         ctx = self._ctx
@@ -248,6 +265,8 @@ class TrainingEngine:
                     saved = ctx.step
         if ctx.step > saved:
             self._save()
+        if self._saver is not None:
+            self._saved(self._saver.finish())
         state = RunState.COMPLETED if ctx.step >= ctx.total_steps or self._early else RunState.STOPPED
         if self._early and ctx.step < ctx.total_steps:
             ctx.write("message", level="info", text=f"training ended at step {ctx.step}: {self._early}")
@@ -283,9 +302,12 @@ class TrainingEngine:
 
     def _agree_on_end(self) -> bool:
         """Whether any rank was asked to stop or wants to end early; all ranks get the same answers."""
-        stop, early, save = self.ranks.sum_counts(
-            int(self.stop_requested()), int(self._early is not None), int(self._save_asked)
+        news = self._saver is not None and self.ranks.is_main and self._saver.has_news
+        stop, early, save, saved = self.ranks.sum_counts(
+            int(self.stop_requested()), int(self._early is not None), int(self._save_asked), int(news)
         )
+        if saved and self._saver is not None:
+            self._saved(self._saver.finish())
         if early and self._early is None:
             self._early = "another rank asked for it"
         self._save_asked = save > 0
@@ -313,6 +335,7 @@ class TrainingEngine:
                 self.ranks,
                 autocast=self.precision.autocast,
                 stop_requested=self.stop_requested,
+                idle_batch=self._idle_batch if self.strategy.equal_passes else None,
             )
         if values:
             ctx.metrics.update(values)
@@ -325,11 +348,16 @@ class TrainingEngine:
     def _save(self) -> None:
         self._settle()
         self._save_asked = False
-        if self.checkpoints is None:
+        if self._saver is None:
             return
         self._progress("saving")
-        self._ctx.checkpoint = commit_checkpoint(self, self.checkpoints)
-        self._call("on_save")
+        self._saved(self._saver.save())
+
+    def _saved(self, completed: bool) -> None:
+        """Take note of a checkpoint that was committed, in the background perhaps some steps ago."""
+        if completed and self._saver is not None:
+            self._ctx.checkpoint = self._saver.name
+            self._call("on_save")
 
     def _settle(self) -> None:
         """Bring the losses since the last call to this machine, and stop where one is not a number."""
@@ -378,6 +406,8 @@ class TrainingEngine:
 
     def _end(self) -> None:
         """Call `on_train_end` of every callback, whatever happened before."""
+        if self._saver is not None:
+            self._saver.close()
         errors = self.callbacks.call_each("on_train_end", self._ctx)
         failure = self._ctx.exception
         if failure is None and errors:

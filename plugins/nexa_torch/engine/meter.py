@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from nexa_torch.parallel import Ranks
+    from nexa_torch.distributed.ranks import Ranks
 
 
 @dataclass
