@@ -13,6 +13,7 @@ import torch
 from nexa.backend import RunResult, RunState
 from nexa.batch import BatchPlan, resolve_batch
 from nexa.errors import UserError
+from nexa_torch.allocator import keep_freed_memory
 from nexa_torch.batches import TrainingRows
 from nexa_torch.checkpoint import Cursor, read_cursor, restore_trainer, save_trainer
 from nexa_torch.data.order import run_length
@@ -68,6 +69,8 @@ def run_training(context: RunContext) -> RunResult:
     torch.set_num_threads(
         cluster.threads_per_process or _fair_share(cluster.processes_per_node or cluster.gpus_per_node or 1)
     )
+    if not cluster.gpus_per_node:
+        keep_freed_memory()
     with process_group(context.rank, context.local_rank, context.world_size, gpus=cluster.gpus_per_node) as ranks:
         try:
             session = _prepare(context, recipe, ranks)
