@@ -15,6 +15,7 @@ from nexa.errors import Problem, UserError
 if TYPE_CHECKING:
     from nexa.recipe.schema import Recipe
     from nexa.worker.context import RunContext
+    from nexa.worker.place import LauncherRanks
 
 FACTORY = "nexa_torch.backend:TorchBackend"
 CPU_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
@@ -67,6 +68,13 @@ class TorchBackend(Backend):
         from nexa_torch.run import run_training
 
         return run_training(context)
+
+    def share(self, text: str | None, ranks: LauncherRanks) -> str:
+        """Give rank 0's text to every rank that the launcher started. Raises WorkerError."""
+        require_packages()
+        from nexa_torch.sharing import share
+
+        return share(text, ranks)
 
     def open_chat(self, checkpoint: Path) -> ChatSession:
         """Load a checkpoint folder, or an adapter with its base model, for `nexa chat`."""

@@ -107,7 +107,7 @@ class Config:
         config = cls()
         for key, value in recipe.document().items():
             if value is not None:
-                config.set(key, value)
+                config.set_key(key, value)
         return config
 
     @classmethod
@@ -168,6 +168,11 @@ class Config:
         """
         row = find_name(name)
         object.__setattr__(self, "_tree", put(self._tree, row, checked_node(row.path, value, _PYTHON)))
+
+    def set_key(self, key: str, value: Any) -> None:
+        """Set a recipe key, and nothing else. Raises as `set` does."""
+        path = find_name(key).path
+        object.__setattr__(self, "_tree", self._tree.typed(path, checked_node(path, value, _PYTHON)))
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe document with every default filled in."""

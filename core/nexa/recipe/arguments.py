@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nexa.errors import RecipeError, UserError
-from nexa.recipe.flags import SEED_FLAGS, SeedFlag, flags_to_keys, seed_flags
+from nexa.recipe.flags import SEED_FLAGS, OptionalBooleanCommand, SeedFlag, flags_to_keys, seed_flags
 
 if TYPE_CHECKING:
     from nexa.recipe.load import RecipeTree
@@ -79,7 +79,7 @@ class TrainArguments:
 def parse_command_line(argv: Sequence[str]) -> TrainArguments:
     """Parse arguments as `nexa train` does. Raises UserError, and click's Exit after --help."""
 
-    @click.command(context_settings=CONTEXT_SETTINGS)
+    @click.command(cls=OptionalBooleanCommand, context_settings=CONTEXT_SETTINGS)
     @train_arguments
     def command(**params: Any) -> None:
         """Never called: only its parameters are used."""

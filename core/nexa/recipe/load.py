@@ -62,11 +62,11 @@ class RecipeTree:
     files: tuple[Path, ...] = ()
     problems: tuple[Problem, ...] = ()
 
-    def typed(self, key: str, node: Node, *, append: bool = False) -> RecipeTree:
-        """The tree with a value at a dotted key; relative paths in it count from the current folder."""
+    def typed(self, key: str, node: Node, *, append: bool = False, folder: Path | None = None) -> RecipeTree:
+        """The tree with a value at a dotted key; relative paths in it count from `folder`, else the current one."""
         if append:
             node = _appended(self.root.find(key.split(".")), node)
-        return replace(self, root=merge(self.root, _prepared(nest(key, node), Path.cwd())))
+        return replace(self, root=merge(self.root, _prepared(nest(key, node), folder or Path.cwd())))
 
 
 def load_recipe(

@@ -192,6 +192,22 @@ def parsed_node(path: str, text: str, origin: Origin) -> Node:
     return from_plain(node.plain(), origin)
 
 
+def leaf_values(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a recipe document by dotted key; a free mapping (`meta`) is one value."""
+    found: dict[str, Any] = {}
+
+    def visit(value: Any, path: str) -> None:
+        if isinstance(value, dict) and is_section(path):
+            for key, child in value.items():
+                visit(child, f"{path}.{key}")
+        else:
+            found[path] = value
+
+    for key, value in document.items():
+        visit(value, key)
+    return found
+
+
 def put(tree: RecipeTree, row: ViewName, node: Node) -> RecipeTree:
     """The tree with a name's value, and with what contradicts it taken back."""
     for key in row.resets:
