@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LambdaLR
 
+    from nexa.recipe.schema import LearningRateSchedule
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleShape:
@@ -109,3 +111,15 @@ def build_scheduler(name: str, optimizer: Optimizer, **kwargs: Any) -> LambdaLR:
         raise unknown_schedule(name)
     shape = ScheduleShape(**kwargs)
     return LambdaLR(optimizer, lambda step: lr_factor(name, step, shape))
+
+
+def recipe_scheduler(section: LearningRateSchedule, optimizer: Optimizer, total_steps: int) -> LambdaLR:
+    """The schedule of a recipe over a run of `total_steps`; see `build_scheduler`."""
+    return build_scheduler(
+        section.name,
+        optimizer,
+        total_steps=total_steps,
+        warmup_steps=section.warmup_steps,
+        min_lr_ratio=section.min_lr_ratio,
+        decay_steps=section.decay_steps,
+    )
