@@ -15,6 +15,7 @@ from torch import nn
 
 from nexa.backend import RunResult, RunState
 from nexa.batch import resolve_batch
+from nexa_torch.batches import to_device
 from nexa_torch.callbacks.base import Callback, CallbackContext, CallbackList
 from nexa_torch.checkpoint import Cursor, read_cursor, restore_trainer
 from nexa_torch.engine.evaluation import evaluate
@@ -27,7 +28,7 @@ from nexa_torch.engine.surroundings import NoEvents, announce, choose_matmul
 from nexa_torch.engine.windows import Source, Window, loaded_ahead, make_source
 from nexa_torch.kernels import MatmulChoice
 from nexa_torch.parallel import Ranks, process_group
-from nexa_torch.tasks.base import TrainingTask, to_device
+from nexa_torch.tasks.base import TrainingTask
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
