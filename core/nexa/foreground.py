@@ -6,6 +6,7 @@ rank 0 takes the supervisor's place: it records how the attempt ended.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -29,7 +30,7 @@ from nexa.worker.session import WorkerSession, read_plan
 from nexa.worker.stop import SIGNALS
 
 if TYPE_CHECKING:
-    from nexa.backend import RunResult
+    from nexa.backend import Backend, RunResult
     from nexa.plan import Plan
     from nexa.recipe.load import RecipeTree
     from nexa.runs.store import Run
@@ -117,6 +118,25 @@ def join(run_dir: str, attempt: int, ranks: LauncherRanks) -> WorkerPlace:
         local_rank=ranks.local_rank,
         world_size=ranks.world_size,
     )
+
+
+def agree(backend: Backend, ranks: LauncherRanks | None, make: Callable[[], WorkerPlace]) -> WorkerPlace | None:
+    """Let rank 0 `make` the run and tell the other ranks, also that it could not; returns None on those then.
+
+    Raises what `make` raises, on rank 0, and WorkerError where rank 0 can't be reached.
+    """
+    if ranks is None or ranks.world_size == 1:
+        return make()
+    if ranks.rank:
+        told = json.loads(backend.share(None, ranks))
+        return join(told["run_dir"], told["attempt"], ranks) if told else None
+    made: dict[str, Any] = {}
+    try:
+        place = make()
+        made = {"run_dir": str(place.run_dir), "attempt": place.attempt}
+    finally:
+        backend.share(json.dumps(made), ranks)
+    return place
 
 
 def _claimed(run_dir: Path, attempt: Attempt, ranks: LauncherRanks | None) -> WorkerPlace:

@@ -137,6 +137,15 @@ class Config:
         object.__setattr__(config, "_tree", tree)
         return config
 
+    def copy(self) -> Self:
+        """A config of its own with the same values."""
+        return self._of(self._tree)
+
+    @property
+    def tree(self) -> RecipeTree:
+        """The values as layers with their origins, as `nexa.foreground.fit_to_ranks` takes them."""
+        return self._tree
+
     @property
     def recipe(self) -> Recipe:
         """The complete, validated recipe. Raises RecipeError with everything that is wrong or missing."""
@@ -153,6 +162,10 @@ class Config:
         Raises UserError for an unknown name, naming the nearest.
         """
         return ConfigSection(self, name) if is_section(name) else value_at(self._tree.root, find_name(name).path)
+
+    def is_set(self, name: str) -> bool:
+        """Whether a name was given a value, by whichever layer, and so is not at its default by itself."""
+        return self._tree.root.find(find_name(name).path.split(".")) is not None
 
     def value(self, name: str) -> Any:
         """As `get`, sections as plain mappings; None for one that is switched off."""

@@ -49,11 +49,15 @@ SCHEDULER_NAMES: Mapping[str, str] = {"cosine": "cosine_warmup"}
 _ADAPTED = (TrainingMode.LORA, TrainingMode.QLORA)
 
 
-def setting(key: str) -> Any:
-    """A field that stands for a recipe key, with that key's default."""
+_RECIPES_OWN: Any = object()
+
+
+def setting(key: str, *, default: Any = _RECIPES_OWN) -> Any:
+    """A field that stands for a recipe key, with that key's default unless another is given."""
     section = field_at(key)
     assert section is not None, f"{key} is not in the recipe schema"
-    default = None if section.is_required() or key.startswith("adapter.") else section.default
+    if default is _RECIPES_OWN:
+        default = None if section.is_required() or key.startswith("adapter.") else section.default
     metadata = {"key": key}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -105,7 +109,8 @@ class TrainingConfig:
     output_dir: str | None = setting("artifacts.store_uri")
     run_name: str | None = setting("run.name")
     num_nodes: int = setting("cluster.num_nodes")
-    gpus_per_node: int = setting("cluster.gpus_per_node")
+    gpus_per_node: int | None = setting("cluster.gpus_per_node", default=None)
+    """None: with Trainer one GPU for each process where there are GPUs, in a recipe its default, none."""
     seed: int = setting("training.seed")
     overrides: dict[str, Any] = field(default_factory=dict)
 
@@ -168,12 +173,11 @@ class TrainingConfig:
             yield "training_mode", key, value
         for item in fields(self):
             value = getattr(self, item.name)
-            if "key" not in item.metadata or (value is None and _default_of(item.metadata["key"]) is None):
+            if "key" not in item.metadata or (value is None and item.default is None):
                 continue
             if item.name == "scheduler":
                 value = SCHEDULER_NAMES.get(str(value), value)
-            if value is not None or not item.name.startswith("lora_"):
-                yield item.name, item.metadata["key"], value
+            yield item.name, item.metadata["key"], value
         for key, value in self.overrides.items():
             yield "overrides", key, value
 

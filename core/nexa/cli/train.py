@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from nexa.backend import Backend
     from nexa.recipe.load import RecipeTree
     from nexa.runs.store import Run
-    from nexa.worker.place import LauncherRanks, WorkerPlace
+    from nexa.worker.place import WorkerPlace
 
 _INTERRUPTED = b"\nSaving a checkpoint, then ending; Ctrl-C again ends at once.\n"
 _INTERRUPTED_EXIT_CODE = 130
@@ -58,7 +57,7 @@ def _place(resumed: str | None, params: dict[str, Any]) -> WorkerPlace | None:
     """This process's place in the run that rank 0 makes; None where rank 0 could not make one."""
     from nexa.cli.runref import open_run
     from nexa.errors import UserError
-    from nexa.foreground import begin_again
+    from nexa.foreground import agree, begin_again
     from nexa.recipe.arguments import TrainArguments
 
     arguments = TrainArguments.from_params(params)
@@ -68,13 +67,13 @@ def _place(resumed: str | None, params: dict[str, Any]) -> WorkerPlace | None:
         run = open_run(resumed)
         backend = _backend(run.plan["recipe"]["backend"])
         ranks = backend.launcher_ranks(os.environ)
-        return _agreed(backend, ranks, lambda: begin_again(run, ranks))
+        return agree(backend, ranks, lambda: begin_again(run, ranks))
     return _new_place(arguments)
 
 
 def _new_place(arguments: Any) -> WorkerPlace | None:
     from nexa.errors import UserError
-    from nexa.foreground import begin, fit_to_ranks
+    from nexa.foreground import agree, begin, fit_to_ranks
     from nexa.plan import make_plan
     from nexa.plugins import get_host
     from nexa.recipe.arguments import read_command
@@ -94,7 +93,7 @@ def _new_place(arguments: Any) -> WorkerPlace | None:
         loaded = resolve_tree(fit_to_ranks(tree, ranks))
         return begin(make_plan(loaded, host=get_host(), settings=get_settings(), placed=ranks is not None), ranks)
 
-    return _agreed(backend, ranks, make)
+    return agree(backend, ranks, make)
 
 
 def _backend_name(tree: RecipeTree) -> str:
@@ -107,25 +106,6 @@ def _backend(name: str) -> Backend:
     from nexa.plugins import get_host
 
     return get_host().create("backend", name)
-
-
-def _agreed(backend: Backend, ranks: LauncherRanks | None, make: Any) -> WorkerPlace | None:
-    """Let rank 0 make the run and tell the others, also that it could not; None on those then."""
-    from nexa.foreground import join
-
-    if ranks is None or ranks.world_size == 1:
-        place: WorkerPlace = make()
-        return place
-    if ranks.rank:
-        told = json.loads(backend.share(None, ranks))
-        return join(told["run_dir"], told["attempt"], ranks) if told else None
-    made: dict[str, Any] = {}
-    try:
-        place = make()
-        made = {"run_dir": str(place.run_dir), "attempt": place.attempt}
-    finally:
-        backend.share(json.dumps(made), ranks)
-    return place
 
 
 def _train(place: WorkerPlace) -> int:

@@ -26,7 +26,9 @@ class GivenDataModule(BaseDataModule):
     collate: from rows to a batch; default `collate_rows`.
     """
 
-    def __init__(self, config: Any, train: Any, validation: Any = None, *, collate: Collate | None = None) -> None:
+    def __init__(
+        self, config: Any, train: Any = None, validation: Any = None, *, collate: Collate | None = None
+    ) -> None:
         super().__init__(config)
         self._train, self._validation = train, validation
         self._collate = collate or collate_rows
@@ -124,7 +126,7 @@ def collate_rows(rows: list[Any], *, pad_id: int = 0) -> Any:
     if not rows or not isinstance(rows[0], Mapping):
         return stack(rows)
     keys = list(rows[0])
-    for number, row in enumerate(rows):
+    for row in rows:
         if list(row) != keys and set(row) != set(keys):
             raise DataError(f"rows of a batch differ in their keys: {', '.join(keys)} and {', '.join(map(str, row))}")
     fill = {"input_ids": pad_id, "labels": IGNORED}

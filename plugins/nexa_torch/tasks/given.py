@@ -52,11 +52,16 @@ class GivenModelTask(TrainingTask):
         config: Any,
         data_module: BaseDataModule | None = None,
         *,
-        model: nn.Module,
+        model: nn.Module | None = None,
         criterion: nn.Module | None = None,
         tokenizer: Any = None,
     ) -> None:
         super().__init__(config, data_module)
+        if model is None:
+            raise UserError(
+                f"{self.recipe.model.name} is a model of a script, which has to be run again to train it",
+                hint="in the script: trainer.train(resume_from_checkpoint=True)",
+            )
         self._network = model
         self._criterion = criterion
         self._tokenizer = tokenizer
@@ -85,8 +90,7 @@ class GivenModelTask(TrainingTask):
                 hint="load it with a BitsAndBytesConfig(load_in_4bit=True), or set training_mode to LORA",
             )
         self._adapted = self._with_adapter()
-        assert self._adapted.adapter is not None
-        return self._adapted.adapter
+        return self._network
 
     def build_optimizer(self, model: nn.Module) -> Optimizer:
         """The recipe's optimizer."""
@@ -189,6 +193,7 @@ class GivenModelTask(TrainingTask):
         return apply_lora(language, self.recipe.adapter, seed=self.recipe.training.seed)
 
     def _recompute_activations(self) -> None:
+        """Turn on the model's own checkpointing. Raises UserError for a model or a kind without."""
         enable = getattr(self._network, "gradient_checkpointing_enable", None)
         if enable is None:
             raise UserError(
@@ -211,7 +216,9 @@ def _labels(batch: Any) -> Tensor | None:
 def _parameters_of(model: nn.Module) -> frozenset[str] | None:
     """Names of the model's inputs; None where it takes any."""
     parameters = inspect.signature(_base(model).forward).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()) and not _is_hugging_face(model):
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()) and not _is_hugging_face(
+        model
+    ):
         return None
     return frozenset(parameters)
 
@@ -238,4 +245,3 @@ def _is_causal(model: nn.Module) -> bool:
 def _member(outputs: Any, name: str) -> Any:
     """A named part of a model's output, None where it has none."""
     return outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)
-
