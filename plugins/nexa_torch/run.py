@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nexa_torch.allocator import keep_freed_memory
+from nexa_torch.allocator import FreedMemory
 from nexa_torch.callbacks.recipe import recipe_callbacks
 from nexa_torch.engine.engine import TrainingEngine
 from nexa_torch.models import quiet_libraries
@@ -45,8 +45,8 @@ def run_task(
     torch.set_num_threads(
         cluster.threads_per_process or _fair_share(cluster.processes_per_node or cluster.gpus_per_node or 1)
     )
-    if not cluster.gpus_per_node:
-        keep_freed_memory()
+    # Before anything large is allocated.
+    memory = [] if cluster.gpus_per_node else [FreedMemory()]
     with process_group(context.rank, context.local_rank, context.world_size, gpus=cluster.gpus_per_node) as ranks:
         engine = TrainingEngine(
             recipe,
@@ -54,7 +54,7 @@ def run_task(
             context.rank,
             context.world_size,
             data_module=data_module,
-            callbacks=[*recipe_callbacks(recipe, task), *callbacks],
+            callbacks=[*recipe_callbacks(recipe, task), *memory, *callbacks],
             context=context,
             ranks=ranks,
         )

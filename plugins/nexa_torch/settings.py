@@ -119,6 +119,25 @@ def _precision(recipe: Recipe) -> str | None:
     return "torch.autocast(bfloat16), weights and optimizer in fp32" if recipe.training.precision == "bf16" else None
 
 
+def _strategy(recipe: Recipe) -> str | None:
+    if recipe.distributed.strategy == "auto":
+        return "ddp: a whole copy of the model on each process"
+    if recipe.distributed.strategy == "fsdp":
+        processes = recipe.cluster.num_nodes * (recipe.cluster.processes_per_node or recipe.cluster.gpus_per_node or 1)
+        return "torch fully_shard (FSDP2), a group a block" if processes > 1 else "one process holds the whole model"
+    return None
+
+
+def _sharded_only(recipe: Recipe) -> str | None:
+    return None if recipe.distributed.strategy == "fsdp" else "only distributed.strategy=fsdp shards"
+
+
+def _cpu_offload(recipe: Recipe) -> str | None:
+    if recipe.distributed.strategy == "fsdp" and not recipe.cluster.gpus_per_node:
+        return "training on CPU has everything in CPU memory"
+    return _sharded_only(recipe)
+
+
 def _target_modules(recipe: Recipe) -> str | None:
     adapter = recipe.adapter
     return (
@@ -138,10 +157,13 @@ _REFUSALS: Mapping[str, _Rule] = {
     "optimizer.betas": _adam_only,
     "optimizer.eps": _adam_only,
     "adapter.type": _qlora,
+    "distributed.reshard_after_forward": _sharded_only,
+    "distributed.cpu_offload": _cpu_offload,
 }
 
 _TRANSLATIONS: Mapping[str, _Rule] = {
     "training.early_stopping": _early_stopping,
     "training.precision": _precision,
     "adapter.target_modules": _target_modules,
+    "distributed.strategy": _strategy,
 }

@@ -88,16 +88,11 @@ def read_tree(source: str | Path | None) -> RecipeTree:
 
     Raises UserError where there is no such recipe, RecipeError where a file can't be read.
     """
-    from nexa.settings import get_settings
-
-    root = _settings_layer(get_settings())
     if source is None:
-        return RecipeTree(root=root, path=Path.cwd() / UNNAMED)
+        return RecipeTree(root=merged_layers(()), path=Path.cwd() / UNNAMED)
     path = find_recipe(source)
     chain = read_chain(path)
-    for file, layer in reversed(chain):
-        root = merge(root, _prepared(layer, file.parent))
-    return RecipeTree(root=root, path=path, files=tuple(file for file, _ in chain))
+    return RecipeTree(root=merged_layers(chain), path=path, files=tuple(file for file, _ in chain))
 
 
 def resolve_tree(tree: RecipeTree) -> LoadedRecipe:
@@ -115,6 +110,16 @@ def resolve_tree(tree: RecipeTree) -> LoadedRecipe:
         files=tree.files,
         origins=_origins(recipe, tree.root),
     )
+
+
+def merged_layers(chain: Sequence[tuple[Path, Node]]) -> Node:
+    """User settings and, over them, the files of a chain (nearest first) as one tree, paths absolute."""
+    from nexa.settings import get_settings
+
+    root = _settings_layer(get_settings())
+    for file, layer in reversed(chain):
+        root = merge(root, _prepared(layer, file.parent))
+    return root
 
 
 def parse_override(text: str) -> tuple[str, Node, bool]:
