@@ -128,14 +128,14 @@ def agree(backend: Backend, ranks: LauncherRanks | None, make: Callable[[], Work
     if ranks is None or ranks.world_size == 1:
         return make()
     if ranks.rank:
-        told = json.loads(backend.share(None, ranks))
+        told = json.loads(backend.share(None))
         return join(told["run_dir"], told["attempt"], ranks) if told else None
     made: dict[str, Any] = {}
     try:
         place = make()
         made = {"run_dir": str(place.run_dir), "attempt": place.attempt}
     finally:
-        backend.share(json.dumps(made), ranks)
+        backend.share(json.dumps(made))
     return place
 
 

@@ -31,6 +31,9 @@ _LANGUAGE_KEYS = (
 _WITHOUT_FLOOR = ("constant",)
 
 
+_Rule = Callable[[Recipe], "str | None"]
+
+
 def answer_settings(recipe: Recipe) -> Sequence[SettingAnswer]:
     """Answer for every leaf of the recipe schema, in schema order."""
     answers = []
@@ -95,6 +98,15 @@ def _validation_split(recipe: Recipe) -> str | None:
     return None if uri.startswith(_HUB_DATA) else "only hub data sets have splits"
 
 
+def _not_streamed(reason: str) -> _Rule:
+    """The rule of a field that streamed data rules out."""
+    return lambda recipe: reason if recipe.data.streaming else None
+
+
+def _window(recipe: Recipe) -> str | None:
+    return None if recipe.data.streaming else "only streamed data has windows; set data.streaming: true"
+
+
 def _min_lr_ratio(recipe: Recipe) -> str | None:
     name = recipe.optimizer.scheduler.name
     return f"schedule {name} does not fall" if name in _WITHOUT_FLOOR else None
@@ -145,12 +157,14 @@ def _target_modules(recipe: Recipe) -> str | None:
     )
 
 
-_Rule = Callable[[Recipe], "str | None"]
-
 _REFUSALS: Mapping[str, _Rule] = {
     "model.revision": _revision,
     **{f"model.{size}": _architecture_only for size in ("d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff")},
     "data.split": _data_split,
+    "data.expected_dataset_hash": _not_streamed("streamed data is never read whole before it is trained on"),
+    "data.stream_window": _window,
+    "data.validation.fraction": _not_streamed("a stream can't be divided; name held-out data in remote_uri"),
+    "training.epochs": _not_streamed("a stream does not say how long it is; set training.max_steps"),
     "data.validation.split": _validation_split,
     "optimizer.scheduler.min_lr_ratio": _min_lr_ratio,
     "optimizer.scheduler.decay_steps": _decay_steps,

@@ -34,7 +34,7 @@ from nexa_torch.data.given import Collate, GivenDataModule, require_dataset
 from nexa_torch.engine.evaluation import evaluate
 from nexa_torch.engine.precision import Precision
 from nexa_torch.options import recipe_from_document
-from nexa_torch.parallel import Ranks
+from nexa_torch.distributed.ranks import Ranks
 from nexa_torch.run import run_task
 from nexa_torch.tasks.given import GivenModelTask
 from nexa_torch.tasks.registry import BACKEND, SCRIPT, load_data_module, load_task

@@ -48,6 +48,8 @@ class StopRequests:
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # A scheduler may have kept them back until now, so that none was lost.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._on_interrupt is not None and number == signal.SIGINT:

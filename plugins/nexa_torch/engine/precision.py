@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
+
+from nexa_torch.distributed.synchronize import gradient_norm
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -34,7 +36,7 @@ class Precision:
 
     def step(self, optimizer: Optimizer, parameters: Sequence[nn.Parameter], max_norm: float | None) -> Tensor:
         """Clip the gradients to a global L2 norm and take an optimizer step; returns the norm before clipping."""
-        norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        norm = gradient_norm(parameters)
         if max_norm is not None:
             clip_grads_with_norm_(parameters, max_norm, norm)
         optimizer.step()

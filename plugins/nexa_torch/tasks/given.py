@@ -124,16 +124,21 @@ class GivenModelTask(TrainingTask):
         mask = batch.get("attention_mask", batch.get("input_ids"))
         return int(mask.sum()) if "attention_mask" in batch else int(mask.numel())
 
-    def save(self, model: nn.Module, folder: Path) -> None:
+    @property
+    def saves_trained_only(self) -> bool:
+        """An adapter's checkpoint holds the adapter alone."""
+        return self._adapted is not None
+
+    def save(self, model: nn.Module, folder: Path, weights: Mapping[str, Tensor]) -> None:
         """Write a Hugging Face model or adapter as its library reads it, any other as weights and `task.json`."""
         if self._adapted is not None:
             from nexa_torch.models import save_adapter
 
-            save_adapter(self._adapted, folder)
+            save_adapter(self._adapted, folder, weights)
         elif _is_hugging_face(model):
-            model.save_pretrained(folder)  # type: ignore[operator]
+            model.save_pretrained(folder, state_dict=dict(weights))  # type: ignore[operator]
         else:
-            super().save(model, folder)
+            super().save(model, folder, weights)
         if self._tokenizer is not None:
             self._tokenizer.save_pretrained(folder)
 

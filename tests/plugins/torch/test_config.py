@@ -37,7 +37,7 @@ VALUES: dict[str, list[Any]] = {
     "optimizer.warmup_steps": [0, 100],
     "adapter.rank": [1, 64],
     "adapter.target_modules": ["all-linear", ["q_proj", "v_proj"]],
-    "samples.prompts": [[], ["Ahoy: \"x\" # y", "é\n"]],
+    "samples.prompts": [[], ['Ahoy: "x" # y', "é\n"]],
     "cluster.gpus_per_node": [0, 8],
     "artifacts.labels": [{}, {"team": "a b", "1": "2"}],
     "meta": [{}, {"mine": [1, None, {"deep": True}]}],
@@ -109,7 +109,11 @@ def test_defaults_are_the_recipes() -> None:
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [("training.epohcs", "training.epochs"), ("trainng", "training"), ("training.lerning_rate", "optimizer.learning_rate")],
+    [
+        ("training.epohcs", "training.epochs"),
+        ("trainng", "training"),
+        ("training.lerning_rate", "optimizer.learning_rate"),
+    ],
 )
 def test_unknown_names_name_the_nearest(name: str, nearest: str) -> None:
     with pytest.raises(UserError, match=f"did you mean {nearest}"):
@@ -148,7 +152,9 @@ def test_epochs_and_max_steps_take_one_another_back() -> None:
 
 def test_arguments_beat_variables_beat_yaml_beat_defaults(tmp_path: Path) -> None:
     base = "method: sft\nmodel: {name: org/m}\ndata: {remote_uri: rows.jsonl}\n"
-    (tmp_path / "my.yaml").write_text(base + "training: {seed: 1, log_every_steps: 1, save_every_steps: 1, max_steps: 9}\n")
+    (tmp_path / "my.yaml").write_text(
+        base + "training: {seed: 1, log_every_steps: 1, save_every_steps: 1, max_steps: 9}\n"
+    )
     env = {
         "NEXA_TRAIN_CONFIG": "my.yaml",
         "NEXA_TRAIN_TRAINING_SEED": "2",
@@ -157,7 +163,16 @@ def test_arguments_beat_variables_beat_yaml_beat_defaults(tmp_path: Path) -> Non
         "NEXA_TRAIN_LR": "0.5",
         "HOME": "/",
     }
-    argv = ["--training-seed", "3", "--epochs", "20", "--training-batch-size=64", "data.packing=false", "--run-name", "7"]
+    argv = [
+        "--training-seed",
+        "3",
+        "--epochs",
+        "20",
+        "--training-batch-size=64",
+        "data.packing=false",
+        "--run-name",
+        "7",
+    ]
     config = Config.from_args_and_env(argv, env)
     assert config.training.seed == 3
     assert config.training.log_every_steps == 2
@@ -174,7 +189,9 @@ def test_arguments_beat_variables_beat_yaml_beat_defaults(tmp_path: Path) -> Non
 def test_flags_without_a_value_and_of_plugins() -> None:
     config = Config.from_args_and_env(["--torch-loss-chunk", "64", "--data-packing", "false", "--no", "x"][:4], {})
     assert (config.torch.loss_chunk, config.data.packing) == (64, False)
-    assert Config.from_args_and_env(["--training-activation-checkpointing"], {}).training.activation_checkpointing is True
+    assert (
+        Config.from_args_and_env(["--training-activation-checkpointing"], {}).training.activation_checkpointing is True
+    )
     with pytest.raises(UserError, match="needs a value"):
         Config.from_args_and_env(["--optimizer-lr"], {})
 

@@ -100,7 +100,11 @@ def test_a_task_by_its_name() -> None:
     assert "evaluation: eval_loss" in done.stdout
     assert "completed at step 7" in done.stdout
     run = latest()
-    assert (run.document["method"], run.document["scheduler"], status().state) == ("regression", "local", State.COMPLETED)
+    assert (run.document["method"], run.document["scheduler"], status().state) == (
+        "regression",
+        "local",
+        State.COMPLETED,
+    )
     assert run.plan["recipe"]["training"]["microbatch_size_per_gpu"] == 32
     assert len(losses(run)) == 7
     assert (run.path / "logs" / "1-0.log").is_file()

@@ -166,7 +166,9 @@ def test_a_config_and_a_recipe_file_as_args(tmp_path: Path) -> None:
 
 
 def test_without_a_model_the_recipe_is_trained() -> None:
-    output = Trainer(args=Config.from_args_and_env(["--task", "regression", "--steps", "2", "--warmup", "1"], {})).train()
+    output = Trainer(
+        args=Config.from_args_and_env(["--task", "regression", "--steps", "2", "--warmup", "1"], {})
+    ).train()
     assert output.global_step == 2
     assert run_of().document["method"] == "regression"
 
@@ -297,7 +299,8 @@ def test_a_script_under_torchrun_is_one_run_of_two_processes(tmp_path: Path) -> 
         "import json\nfrom test_trainer import *\n"
         "recorder = Recorder()\n"
         "settings = args(max_steps=6, batch_size=4)\n"
-        "output = Trainer(model=network(), args=settings, train_dataset=regression_rows(), callbacks=[recorder]).train()\n"
+        "trainer = Trainer(model=network(), args=settings, train_dataset=regression_rows(), callbacks=[recorder])\n"
+        "output = trainer.train()\n"
         "Path(f'rank{os.environ[\"RANK\"]}.json').write_text(json.dumps([output.run_id, recorder.losses]))\n"
     )
     one = Recorder()

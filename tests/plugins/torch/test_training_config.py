@@ -50,7 +50,9 @@ def test_training_modes(mode: Any, method: str, adapter: str | None) -> None:
     assert TrainingConfig.from_recipe(recipe) == config
 
 
-@pytest.mark.parametrize("name", ["quickstart", "pretrain-shakespeare", "falcon3-qlora", "v1", "v2", "v3", "regression"])
+@pytest.mark.parametrize(
+    "name", ["quickstart", "pretrain-shakespeare", "falcon3-qlora", "v1", "v2", "v3", "regression"]
+)
 def test_shipped_recipes_survive_the_way_there_and_back(name: str) -> None:
     recipe = load_recipe(RECIPES / f"{name}.yaml").recipe
     flat = TrainingConfig.from_recipe(recipe)
@@ -131,7 +133,7 @@ def test_wrong_files(text: str, message: str, tmp_path: Path) -> None:
 
 
 def test_a_missing_file() -> None:
-    with pytest.raises(UserError, match="there is no training config missing.yaml"):
+    with pytest.raises(UserError, match=r"there is no training config missing\.yaml"):
         load_training_config("missing.yaml")
 
 
