@@ -26,6 +26,7 @@ FOLDER = "trainer"
 _OPTIMIZER = "optimizer.safetensors"
 _STATE = "state.json"
 _SCHEMA = 1
+_FUNCTIONS = "lr_lambdas"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,8 @@ def save_trainer(folder: Path, cursor: Cursor, network: nn.Module, optimizer: Op
     tensors, scalars = _optimizer_state(network, optimizer)
     save_file(tensors, target / _OPTIMIZER)
     groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    schedule_state = {key: value for key, value in schedule.state_dict().items() if key != "lr_lambdas"}
+    # A function can't be written; it comes from the recipe again.
+    schedule_state = {key: value for key, value in schedule.state_dict().items() if key != _FUNCTIONS}
     document = {
         "schema": _SCHEMA,
         **asdict(cursor),
@@ -99,18 +101,25 @@ def restore_trainer(folder: Path, network: nn.Module, optimizer: Optimizer, sche
         }
     for group, values in zip(optimizer.param_groups, saved["groups"], strict=True):
         group.update(values)
-    schedule.load_state_dict({**document["schedule"], "lr_lambdas": [None] * len(optimizer.param_groups)})
+    functions = {_FUNCTIONS: [None] * len(optimizer.param_groups)} if hasattr(schedule, _FUNCTIONS) else {}
+    schedule.load_state_dict({**document["schedule"], **functions})
 
 
 def _optimizer_state(network: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     names = _parameter_names(network)
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, Any] = {}
+    seen: set[int] = set()
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
             name = f"{names[id(parameter)]}/{key}"
             if isinstance(value, Tensor):
-                tensors[name] = value.detach().cpu().contiguous()
+                # Some optimizers hold one table for all parameters; safetensors wants a copy for each.
+                shared = value.data_ptr() in seen
+                seen.add(value.data_ptr())
+                tensors[name] = (
+                    value.detach().cpu().contiguous().clone() if shared else value.detach().cpu().contiguous()
+                )
             elif value is not None:
                 scalars[name] = value
     return tensors, scalars

@@ -10,7 +10,7 @@ from nexa.errors import Problem, UserError
 from nexa.uris import is_uri
 from nexa_torch.architectures import ARCHITECTURES, size_problems
 from nexa_torch.backend import METHODS, missing_packages
-from nexa_torch.optimizers import OPTIMIZERS, unknown_optimizer
+from nexa_torch.optimizers import OPTIMIZERS, missing_package, unknown_optimizer
 from nexa_torch.schedules import SCHEDULES, unknown_schedule
 from nexa_torch.sources import PACKAGE_SCHEME, packaged_path, resolve_source
 
@@ -106,16 +106,39 @@ def _optimizer(recipe: Recipe) -> Iterator[Problem]:
     if recipe.optimizer.name not in OPTIMIZERS:
         error = unknown_optimizer(recipe.optimizer.name)
         yield Problem(path="optimizer.name", message=error.message, hint=error.hint)
+    elif (missing := missing_package(recipe.optimizer.name)) is not None:
+        yield Problem(path="optimizer.name", message=missing.message, hint=missing.hint)
     schedule = recipe.optimizer.scheduler
     if schedule.name not in SCHEDULES:
         error = unknown_schedule(schedule.name)
         yield Problem(path="optimizer.scheduler.name", message=error.message, hint=error.hint)
+    elif _watches_nothing(recipe):
+        yield Problem(
+            path="optimizer.scheduler.name",
+            message=f"schedule {schedule.name} needs evaluations and the recipe has none to watch",
+            hint="set training.eval_every_steps and data.validation.fraction (or remote_uri)",
+        )
+    kind = OPTIMIZERS.get(recipe.optimizer.name)
+    if kind is not None and kind.own_schedule and schedule.name != "constant":
+        yield Problem(
+            path="optimizer.scheduler.name",
+            message=f"{recipe.optimizer.name} averages weights instead of lowering the rate",
+            hint="set optimizer.scheduler=constant; warmup_steps still counts",
+        )
     steps = recipe.training.max_steps
     if steps is not None and schedule.warmup_steps > steps:
         yield Problem(
             path="optimizer.scheduler.warmup_steps",
             message=f"{schedule.warmup_steps} warm-up steps are more than the run's {steps}",
         )
+
+
+def _watches_nothing(recipe: Recipe) -> bool:
+    """Whether the schedule watches evaluations and the recipe makes none during training."""
+    kind = SCHEDULES.get(recipe.optimizer.scheduler.name)
+    validation = recipe.data.validation
+    held_out = validation.fraction or validation.remote_uri or validation.split
+    return kind is not None and kind.watches and not (held_out and recipe.training.eval_every_steps)
 
 
 def _devices(recipe: Recipe) -> Iterator[Problem]:

@@ -33,7 +33,7 @@ from nexa_torch.models import (
 from nexa_torch.optimizers import build_optimizer
 from nexa_torch.options import recipe_from_document, torch_options
 from nexa_torch.parallel import Ranks, process_group
-from nexa_torch.schedules import build_scheduler
+from nexa_torch.schedules import SCHEDULE_FIELDS, build_scheduler
 
 if TYPE_CHECKING:
     from nexa.recipe.schema import Recipe
@@ -191,8 +191,7 @@ def _train(session: _Session) -> RunResult:
         optimizer,
         total_steps=length.total_steps,
         warmup_steps=schedule.warmup_steps,
-        min_lr_ratio=schedule.min_lr_ratio,
-        decay_steps=schedule.decay_steps,
+        **{name: getattr(schedule, name) for name in SCHEDULE_FIELDS},
     )
     step = tokens = 0
     metrics: dict[str, float] = {}

@@ -44,7 +44,7 @@ def _problems(recipe: Recipe) -> dict[str, str]:
         ({"model": NO_SIZES}, "model.d_model", "needs it"),
         ({"model": {"tokenizer": None}}, "model.tokenizer", "no tokenizer of its own"),
         ({"data": {"remote_uri": "/no/such/file.jsonl"}}, "data.remote_uri", "/no/such/file.jsonl does not exist"),
-        ({"optimizer": {"name": "adamz"}}, "optimizer.name", "known: adamw, sgd"),
+        ({"optimizer": {"name": "adamz"}}, "optimizer.name", "known: adamw, adamw_8bit, lion"),
         ({"optimizer": {"scheduler": {"name": "cosine"}}}, "optimizer.scheduler.name", "known: cosine_warmup"),
         ({"adapter": {"type": "qlora"}}, "adapter.type", "CUDA GPU and bitsandbytes"),
         ({"adapter": {}}, "adapter", "random weights"),
