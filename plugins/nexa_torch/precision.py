@@ -1,15 +1,17 @@
-"""The arithmetic of training: autocast, loss scaling for fp16, and the step of scaled gradients."""
+"""The arithmetic of a run: autocast around forward passes, loss scaling for fp16, and the optimizer's step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
-from torch.optim import Optimizer
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -17,10 +19,10 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class LossScale:
     """A factor on the loss that keeps small fp16 gradients from vanishing, found while training.
 
-    Starts at 2¹⁶, halves whenever gradients overflow, doubles after `growth_interval` steps without an
-    overflow: the rule of `torch.amp.GradScaler` (Micikevicius et al. 2018, arXiv:1710.03740). It
-    looks at the norm over all gradients of all ranks, which every rank knows alike, so ranks can't
-    disagree about a step, sharded or not.
+    Starts at 2¹⁶, halves whenever gradients overflow, doubles after `growth_interval` steps in a row
+    without an overflow: the rule of `torch.amp.GradScaler` (Micikevicius et al. 2018, arXiv:1710.03740). It goes
+    by the norm over the gradients of all ranks, which every rank knows alike, so ranks can't disagree
+    about a step, whether gradients are sharded or not.
     """
 
     def __init__(self, *, initial: float = 65536.0, growth_interval: int = 2000) -> None:
@@ -52,61 +54,56 @@ class LossScale:
 
 
 class Precision:
-    """How forward, backward and update are computed, as `training.precision` names it.
-
-    name: "fp32", "tf32", "bf16" or "fp16"; weights, gradients and optimizer state are fp32 in all of
-    them. Raises nothing: what a device can't do is refused before (see `nexa_torch.checks`).
-    """
+    """What `training.precision` means on a device: weights, gradients and optimizer state stay fp32 in all."""
 
     def __init__(self, name: str, device: torch.device) -> None:
-        self.name = name
-        self.device = device
+        """name: "fp32", "tf32", "bf16" or "fp16"; tf32 sets CUDA's fp32 products for the whole process."""
         self.scale = LossScale() if name == "fp16" else None
+        self._dtype = _AUTOCAST.get(name)
+        self._device = device
         if device.type == "cuda":
             torch.backends.cuda.matmul.fp32_precision = "tf32" if name == "tf32" else "ieee"
             torch.backends.cudnn.conv.fp32_precision = "tf32" if name == "tf32" else "ieee"
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The arithmetic of forward passes."""
-        dtype = _AUTOCAST.get(self.name)
-        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
+        """Context of a forward pass."""
+        if self._dtype is None:
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=self._dtype)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of `loss`, scaled where the precision needs it, to every parameter's."""
+        """Add the gradients of `loss`, scaled where the precision needs it, to the parameters'."""
         (loss if self.scale is None else loss * self.scale.value).backward()
 
-    def unscale(self, parameters: Iterable[Tensor]) -> None:
+    def unscale(self, parameters: Sequence[nn.Parameter]) -> None:
         """Take the loss scale out of the gradients, in place."""
-        if self.scale is not None:
-            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-            if gradients:
-                torch._foreach_mul_(gradients, 1.0 / self.scale.value)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if self.scale is not None and gradients:
+            torch._foreach_mul_(gradients, 1.0 / self.scale.value)
 
-    def step(self, optimizer: Optimizer, norm: Tensor) -> bool:
-        """Update the weights; returns False where the step is skipped because fp16 gradients overflowed.
+    def step(self, optimizer: Optimizer, parameters: Sequence[nn.Parameter], max_norm: float | None) -> Tensor:
+        """Unscale the gradients, clip them to a global L2 norm and take an optimizer step.
 
-        norm: of all gradients, unscaled, the same on every rank.
+        Returns the norm before clipping. In fp16 a step whose gradients overflowed is left out and
+        counted in `figures`; its norm is not finite.
         """
+        self.unscale(parameters)
+        norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         if self.scale is not None:
             overflowed = not bool(torch.isfinite(norm))
             self.scale.update(overflowed=overflowed)
             if overflowed:
-                return False
-        optimizer.step()
-        return True
-
-    def unscale_and_step(
-        self, optimizer: Optimizer, parameters: list[Tensor], max_norm: float | None
-    ) -> tuple[Tensor, bool]:
-        """Unscale, clip to a global L2 norm of `max_norm` (None: not at all) and update the weights.
-
-        Returns the norm before clipping and whether the weights were updated.
-        """
-        self.unscale(parameters)
-        norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+                return norm
         if max_norm is not None:
             clip_grads_with_norm_(parameters, max_norm, norm)
-        return norm, self.step(optimizer, norm)
+        optimizer.step()
+        return norm
+
+    def figures(self) -> dict[str, float]:
+        """Metrics of the loss scale; empty where there is none."""
+        if self.scale is None:
+            return {}
+        return {"loss_scale": self.scale.value, "skipped_steps": float(self.scale.skipped_steps)}
 
     def state_dict(self) -> dict[str, Any]:
         """State as plain JSON values; empty where there is none."""
