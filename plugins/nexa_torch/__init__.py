@@ -1,1 +1,36 @@
-"""Training engine in plain PyTorch: causal language models, pretraining and supervised fine-tuning."""
+"""Training engine in plain PyTorch: tasks, data modules, callbacks, and the loop that runs them.
+
+The names below are imported when they are first used, so that `import nexa_torch` loads no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_EXPORTS = {
+    "BaseDataModule": "data.module",
+    "Callback": "callbacks.base",
+    "CallbackContext": "callbacks.base",
+    "GlobalSampler": "data.module",
+    "LanguageDataModule": "data.language",
+    "LanguageModelTask": "tasks.language_model",
+    "TrainingEngine": "engine.engine",
+    "TrainingTask": "tasks.base",
+    "build_optimizer": "optimizers",
+    "build_scheduler": "schedules",
+    "make_loader": "data.module",
+}
+"""Public name → module of this package that holds it."""
+
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_EXPORTS})

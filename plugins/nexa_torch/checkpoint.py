@@ -1,8 +1,9 @@
 """Trainer state next to a checkpoint's weights: written and read as safetensors and JSON, never pickle.
 
 `trainer/optimizer.safetensors` holds the optimizer's tensors, named `PARAMETER/KEY`;
-`trainer/state.json` the rest: step, place in the data, schedule, what the numbers depend on. Random
-numbers need no state, since every microbatch seeds its own (`engine.dropout_seed`).
+`trainer/state.json` the rest: step, place in the data, schedule, callbacks, what the numbers depend on;
+`trainer/callbacks.safetensors` tensors of callbacks, where they have any. Random numbers need no state,
+since every microbatch seeds its own (`engine.seeds`).
 """
 
 from __future__ import annotations
@@ -22,9 +23,13 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
+    from nexa_torch.callbacks.base import CallbackList
+    from nexa_torch.engine.precision import Precision
+
 FOLDER = "trainer"
 _OPTIMIZER = "optimizer.safetensors"
 _STATE = "state.json"
+_CALLBACKS = "callbacks.safetensors"
 _SCHEMA = 1
 _FUNCTIONS = "lr_lambdas"
 
@@ -49,22 +54,32 @@ class Cursor:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def save_trainer(folder: Path, cursor: Cursor, network: nn.Module, optimizer: Optimizer, schedule: LRScheduler) -> None:
+def save_trainer(
+    folder: Path,
+    cursor: Cursor,
+    network: nn.Module,
+    optimizer: Optimizer,
+    schedule: LRScheduler | None,
+    callbacks: CallbackList,
+    precision: Precision,
+) -> None:
     """Write the trainer state into `folder`/trainer."""
     target = folder / FOLDER
     target.mkdir()
     tensors, scalars = _optimizer_state(network, optimizer)
     save_file(tensors, target / _OPTIMIZER)
     groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    # A function can't be written; it comes from the recipe again.
-    schedule_state = {key: value for key, value in schedule.state_dict().items() if key != _FUNCTIONS}
+    if kept := callbacks.state_tensors():
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()}, target / _CALLBACKS)
     document = {
         "schema": _SCHEMA,
         **asdict(cursor),
         "random_numbers": "derived from seed, step and microbatch",
         "torch": torch.__version__,
         "optimizer": {"name": type(optimizer).__name__, "scalars": scalars, "groups": groups},
-        "schedule": schedule_state,
+        "schedule": _schedule_state(schedule),
+        "precision": precision.state_dict(),
+        "callbacks": callbacks.state_dicts(),
     }
     (target / _STATE).write_text(json.dumps(document, indent=1), encoding="utf-8")
 
@@ -75,8 +90,15 @@ def read_cursor(folder: Path) -> Cursor:
     return Cursor(**{name: document[name] for name in Cursor.__dataclass_fields__})
 
 
-def restore_trainer(folder: Path, network: nn.Module, optimizer: Optimizer, schedule: LRScheduler) -> None:
-    """Put the saved optimizer and schedule state into fresh ones, in place.
+def restore_trainer(
+    folder: Path,
+    network: nn.Module,
+    optimizer: Optimizer,
+    schedule: LRScheduler | None,
+    callbacks: CallbackList,
+    precision: Precision,
+) -> None:
+    """Put the saved state of optimizer, schedule, precision and callbacks into fresh ones, in place.
 
     Raises WorkerError where the state belongs to other parameters or another optimizer.
     """
@@ -101,8 +123,19 @@ def restore_trainer(folder: Path, network: nn.Module, optimizer: Optimizer, sche
         }
     for group, values in zip(optimizer.param_groups, saved["groups"], strict=True):
         group.update(values)
-    functions = {_FUNCTIONS: [None] * len(optimizer.param_groups)} if hasattr(schedule, _FUNCTIONS) else {}
-    schedule.load_state_dict({**document["schedule"], **functions})
+    if schedule is not None:
+        functions = {_FUNCTIONS: [None] * len(optimizer.param_groups)} if hasattr(schedule, _FUNCTIONS) else {}
+        schedule.load_state_dict({**document["schedule"], **functions})
+    precision.load_state_dict(document["precision"])
+    callbacks.load_state_dicts(document["callbacks"])
+    if (folder / FOLDER / _CALLBACKS).is_file():
+        callbacks.load_state_tensors(load_file(folder / FOLDER / _CALLBACKS))
+
+
+def _schedule_state(schedule: LRScheduler | None) -> dict[str, Any]:
+    """A schedule's JSON state; the functions of a LambdaLR are made anew from the recipe."""
+    state = {} if schedule is None else schedule.state_dict()
+    return {key: value for key, value in state.items() if key != _FUNCTIONS}
 
 
 def _optimizer_state(network: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

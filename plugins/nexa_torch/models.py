@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from nexa.errors import UserError
 from nexa_torch.architectures import ARCHITECTURES
 from nexa_torch.data.locate import cache_root, store_in_cache
-from nexa_torch.loss import cross_entropy_of_logits, linear_cross_entropy
+from nexa_torch.loss import IGNORED, cross_entropy_of_logits, linear_cross_entropy, sample_targets
 from nexa_torch.sources import ModelSource, resolve_source
 
 if TYPE_CHECKING:
@@ -88,6 +88,18 @@ class LanguageModel:
         arguments = {"position_ids": batch["positions"]} if self.takes_positions else {}
         logits = self.network(input_ids=batch["input_ids"], use_cache=False, **arguments).logits
         return cross_entropy_of_logits(logits, batch["labels"], scale=scale)
+
+    @torch.no_grad()
+    def sample_labels(self, batch: dict[str, Tensor], *, chunk: int) -> Tensor:
+        """The labels of a batch, each replaced by a token drawn from the model's own prediction there."""
+        if self.fused_head:
+            hidden = self.hidden_states(batch["input_ids"], batch["positions"])
+            head = self.network.get_output_embeddings()
+            return sample_targets(hidden, head.weight, batch["labels"], bias=head.bias, chunk=chunk)
+        arguments = {"position_ids": batch["positions"]} if self.takes_positions else {}
+        logits = self.network(input_ids=batch["input_ids"], use_cache=False, **arguments).logits
+        drawn = torch.multinomial(logits.flatten(0, -2).float().softmax(-1), 1).view_as(batch["labels"])
+        return torch.where(batch["labels"] == IGNORED, batch["labels"], drawn)
 
 
 def load_model(

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
+    from nexa.recipe.schema import LearningRateSchedule
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleShape:
@@ -145,8 +147,16 @@ def build_scheduler(name: str, optimizer: Optimizer, **kwargs: Any) -> LRSchedul
     return LambdaLR(optimizer, lambda step: lr_factor(name, step, shape))
 
 
-def observe_evaluation(scheduler: LRScheduler, figures: Mapping[str, float]) -> None:
+def observe_evaluation(scheduler: LRScheduler | None, figures: Mapping[str, float]) -> None:
     """Tell a schedule that watches evaluations what the latest found; others don't look."""
     observe = getattr(scheduler, "observe", None)
     if observe is not None:
         observe(figures)
+
+
+def recipe_scheduler(section: LearningRateSchedule, optimizer: Optimizer, total_steps: int) -> LRScheduler:
+    """The schedule of a recipe over a run of `total_steps`; see `build_scheduler`."""
+    fields = {name: getattr(section, name) for name in SCHEDULE_FIELDS}
+    return build_scheduler(
+        section.name, optimizer, total_steps=total_steps, warmup_steps=section.warmup_steps, **fields
+    )

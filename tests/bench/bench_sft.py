@@ -37,7 +37,7 @@ from tests.bench._sft_peers import (
 from torch.nn.utils import clip_grad_norm_
 
 from nexa.backend import RunState
-from nexa_torch.batches import to_tensors
+from nexa_torch.data.language import collate
 from nexa_torch.data.order import row_order
 from nexa_torch.data.prepare import PreparedData, prepare_data
 from nexa_torch.engine import Engine, Hooks

@@ -168,6 +168,23 @@ class DataSection(Section):
     """Put several documents into one row, with attention and positions kept apart."""
     train_on: Literal["auto", "assistant", "all"] = "auto"
     """Tokens that carry loss: the assistant's (or response's), or all. Default: assistant for sft, all for pretrain."""
+    loader_workers: NonNegativeInt = 0
+    """Processes of each worker that load training batches ahead; 0 loads them in the worker itself."""
+
+
+class EarlyStoppingSection(Section):
+    """When training ends before its last step: when a figure has not become better for a while."""
+
+    monitor: str = "eval_loss"
+    """Figure of an evaluation that is watched, such as eval_loss; val_loss means the same."""
+    patience: PositiveInt = 5
+    """Evaluations without an improvement after which training ends."""
+    mode: Literal["auto", "min", "max"] = "auto"
+    """Whether smaller or larger is better; auto is min for losses, errors and perplexity, else max."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """Smallest change that counts as an improvement, in the figure's own unit."""
+    restore_best: bool = False
+    """End with the weights of the best evaluation instead of the last step's."""
 
 
 class TrainingSection(Section):
@@ -187,12 +204,20 @@ class TrainingSection(Section):
     """Optimizer steps between checkpoints. Default: only the last step is saved."""
     eval_every_steps: PositiveInt | None = None
     """Optimizer steps between evaluations. Default: only before the first and after the last step."""
+    eval_every_epochs: PositiveInt | None = None
+    """Passes over the data between evaluations, beside those by steps. Default: none by epochs."""
+    early_stopping: EarlyStoppingSection | None = None
+    """End training when a figure stops improving. Default: train to the last step."""
     log_every_steps: PositiveInt = 1
     """Optimizer steps between metric records."""
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the forward and backward pass; weights stay fp32. tf32 needs a CUDA GPU; fp16 scales the loss."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Gradients are scaled down to this global L2 norm; null turns clipping off."""
+    measure_mfu: bool = False
+    """Log the share of the device's peak arithmetic that training reaches, as mfu; a CPU's is measured at start."""
+    profile_steps: PositiveInt | None = None
+    """Optimizer steps recorded with the torch profiler, after two to warm up, into the run's folder. Default: none."""
     activation_checkpointing: bool | Literal["selective"] = False
     """Recompute activations in the backward pass: true keeps each block's input alone (less memory, about a
     third slower); "selective" also keeps the results of matrix products and attention and recomputes the rest."""
@@ -291,7 +316,13 @@ class CheckpointingSection(Section):
     """What happens to checkpoints."""
 
     keep_last: PositiveInt | None = None
-    """Keep only the newest so many checkpoints of the run. Default: keep all."""
+    """Keep only the newest so many checkpoints of the run, and the best. Default: keep all."""
+    keep_best: NonNegativeInt = 1
+    """Best checkpoints that keep_last does not remove, by `monitor`, where they have that figure."""
+    monitor: str = "eval_loss"
+    """Figure that tells the best checkpoint, such as eval_loss; val_loss means the same."""
+    mode: Literal["auto", "min", "max"] = "auto"
+    """Whether smaller or larger is better; auto is min for losses, errors and perplexity, else max."""
     save_optimizer: bool = True
     """Store optimizer, random-number and data state, so that the run can be resumed exactly."""
 

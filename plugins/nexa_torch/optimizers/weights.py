@@ -34,3 +34,9 @@ def evaluation_weights(optimizer: Optimizer) -> Iterator[None]:
         yield
     finally:
         optimizer.train()
+
+
+def training_weights(optimizer: Optimizer) -> None:
+    """Put the weights that training continues from into the model, after a checkpoint was loaded."""
+    if isinstance(optimizer, HasEvaluationWeights):
+        optimizer.train()

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from nexa_torch.engine.precision import LossScale, Precision
 from nexa_torch.loss import linear_cross_entropy
-from nexa_torch.precision import LossScale, Precision
 
 CPU = torch.device("cpu")
 

@@ -81,6 +81,11 @@ class Precision:
         if self.scale is not None and gradients:
             torch._foreach_mul_(gradients, 1.0 / self.scale.value)
 
+    @staticmethod
+    def finite(parameters: Sequence[nn.Parameter]) -> bool:
+        """Whether no gradient has overflowed; holds up the device."""
+        return bool(torch.isfinite(_norm(parameters)))
+
     def step(self, optimizer: Optimizer, parameters: Sequence[nn.Parameter], max_norm: float | None) -> Tensor:
         """Unscale the gradients, clip them to a global L2 norm and take an optimizer step.
 
@@ -88,7 +93,7 @@ class Precision:
         counted in `figures`; its norm is not finite.
         """
         self.unscale(parameters)
-        norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        norm = _norm(parameters)
         if self.scale is not None:
             overflowed = not bool(torch.isfinite(norm))
             self.scale.update(overflowed=overflowed)
@@ -113,3 +118,7 @@ class Precision:
         """Take over the state of `state_dict`."""
         if self.scale is not None and state:
             self.scale.load_state_dict(state)
+
+
+def _norm(parameters: Sequence[nn.Parameter]) -> Tensor:
+    return get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])

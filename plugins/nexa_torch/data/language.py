@@ -1,0 +1,130 @@
+"""Token rows as a data module: what the language-model tasks train on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from nexa_torch.data.module import BaseDataModule, GlobalSampler, make_loader
+from nexa_torch.data.prepare import PreparedData, prepare_data
+from nexa_torch.data.rows import IGNORED, Batch, Rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TokenBatch = dict[str, Any]
+"""int64 tensors "input_ids", "labels", "positions" of [rows, width], and the counts "tokens" and "trained_tokens"."""
+
+
+class LanguageDataModule(BaseDataModule):
+    """Text, conversations or tokens as rows for a causal language model, as the recipe's `data` says."""
+
+    prefetch: ClassVar[bool] = True
+
+    def __init__(self, config: Any) -> None:
+        """See `BaseDataModule`."""
+        super().__init__(config)
+        self._data: PreparedData | None = None
+
+    @property
+    def data(self) -> PreparedData:
+        """The rows, from `setup` on."""
+        assert self._data is not None, "setup comes first"
+        return self._data
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer that the rows were made with."""
+        return self.data.tokenizer
+
+    def prepare_data(self) -> None:
+        """Nothing is kept on disk."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read, check, encode and pack the data. Raises DataError."""
+        self._data = prepare_data(self.recipe, on_progress=self.on_progress)
+
+    def train_dataloader(self, rank: int, world_size: int) -> tuple[DataLoader[TokenBatch], GlobalSampler]:
+        """Loader of this rank's microbatches."""
+        return self._loader(self.data.train, rank, world_size, shuffle=True)
+
+    def val_dataloader(self, rank: int, world_size: int) -> tuple[DataLoader[TokenBatch], GlobalSampler] | None:
+        """Loader of held-out rows in order; None where the recipe holds nothing out."""
+        rows = self.data.validation
+        return None if rows is None else self._loader(rows, rank, world_size, shuffle=False)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the training data, in hex."""
+        return self.data.dataset_hash
+
+    def lineage(self) -> dict[str, Any]:
+        """Hash and number of the training documents."""
+        return {"dataset": {"hash": f"sha256:{self.data.dataset_hash}", "documents": self.data.documents}}
+
+    def notes(self) -> Sequence[str]:
+        """The counts of documents, tokens and rows."""
+        return (self.data.summary,)
+
+    def warnings(self) -> Sequence[str]:
+        """What preparation found wrong with the data."""
+        return self.data.warnings
+
+    def _loader(
+        self, rows: Rows, rank: int, world_size: int, *, shuffle: bool
+    ) -> tuple[DataLoader[TokenBatch], GlobalSampler]:
+        training = self.recipe.training
+        sampler = GlobalSampler(
+            len(rows),
+            batch_size=training.microbatch_size_per_gpu,
+            seed=training.seed,
+            rank=rank,
+            world_size=world_size,
+            shuffle=shuffle,
+        )
+        workers = self.recipe.data.loader_workers if shuffle else 0
+        return make_loader(RowsDataset(rows), sampler, workers=workers, collate=collate), sampler
+
+
+class RowsDataset(Dataset[Batch]):
+    """Token rows as a torch data set, which gives a whole microbatch in one call."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Batch:
+        """One row."""
+        return self._rows.take([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Rows as wide as the longest of them."""
+        return self._rows.take(list(indices))
+
+
+def collate(batch: Batch) -> TokenBatch:
+    """The batch as tensors, with its counts.
+
+    Padding continues the positions of the row's last document: it is behind everything that carries
+    loss, so causal attention hides it, and a row of one document needs no mask.
+    """
+    positions = batch.positions
+    padding = batch.document < 0
+    if padding.any():
+        width = np.arange(positions.shape[1])
+        last = positions.shape[1] - 1 - padding.sum(axis=1)
+        beyond = positions[np.arange(len(last)), last][:, None] + width[None, :] - last[:, None]
+        positions = np.where(padding, beyond, positions)
+    arrays = {"input_ids": batch.input_ids, "labels": batch.labels, "positions": positions}
+    tensors: dict[str, Tensor] = {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}
+    return {
+        **tensors,
+        "tokens": padding.size - int(padding.sum()),
+        "trained_tokens": int((batch.labels != IGNORED).sum()),
+    }

@@ -1,0 +1,410 @@
+"""The training loop. `TrainingEngine.train_step` is one optimizer step, from microbatches to new weights."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from nexa.backend import RunResult, RunState
+from nexa.batch import resolve_batch
+from nexa_torch.callbacks.base import Callback, CallbackContext, CallbackList
+from nexa_torch.checkpoint import Cursor, read_cursor, restore_trainer
+from nexa_torch.engine.curvature import estimate_curvature
+from nexa_torch.engine.evaluation import evaluate
+from nexa_torch.engine.guard import require_finite
+from nexa_torch.engine.meter import Meter, peak_memory_bytes
+from nexa_torch.engine.precision import Precision
+from nexa_torch.engine.saving import commit_checkpoint, require_same_run
+from nexa_torch.engine.seeds import dropout_seed
+from nexa_torch.engine.surroundings import NoEvents, announce, choose_matmul
+from nexa_torch.engine.windows import Source, Window, loaded_ahead, make_source
+from nexa_torch.kernels import MatmulChoice
+from nexa_torch.optimizers.curvature import NeedsCurvature
+from nexa_torch.optimizers.weights import evaluation_weights, training_weights
+from nexa_torch.parallel import Ranks, process_group
+from nexa_torch.schedules import observe_evaluation
+from nexa_torch.tasks.base import TrainingTask, to_device
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from nexa.recipe.schema import Recipe
+    from nexa.worker.context import CheckpointCommitter, EventSink, RunContext
+    from nexa_torch.data.module import BaseDataModule
+
+
+class _Stopped(Exception):  # noqa: N818 - a signal between methods of the engine, not an error
+    """A stop was requested before training began."""
+
+
+class TrainingEngine:
+    """Trains a task on the batches of a data module.
+
+    recipe: how long, in which batches and how often. run_dir, events, checkpoints: of the run it belongs
+    to; checkpoints is None where nothing is to be saved. model, criterion, optimizer, scheduler, source,
+    precision, ranks, parameters: what is trained with, from `run` on.
+    """
+
+    model: nn.Module
+    criterion: nn.Module
+    optimizer: Optimizer
+    scheduler: LRScheduler | None
+    precision: Precision
+    source: Source
+    ranks: Ranks
+    matmul: MatmulChoice
+
+    def __init__(
+        self,
+        config: Any,
+        task: TrainingTask,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        data_module: BaseDataModule | None = None,
+        callbacks: Iterable[Callback] = (),
+        context: RunContext | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        """config: a recipe, or anything whose `recipe` is one, such as `nexa_torch.Config`.
+
+        data_module: default the task's own. context: the run that events, stop requests and checkpoints
+        belong to; without one nothing is written. ranks: the process group where it is joined already.
+        """
+        self.recipe: Recipe = getattr(config, "recipe", config)
+        self.task = task
+        module = data_module or task.data_module
+        if module is None:
+            raise TypeError("TrainingEngine needs a data_module, its own or the task's")
+        self.data_module = task.data_module = module
+        self.callbacks = CallbackList(callbacks)
+        self.rank, self.world_size = rank, world_size
+        self.run_dir: Path | None = context.run_dir if context else None
+        self.resume_from: Path | None = context.resume_from if context else None
+        self.events: EventSink = context.events if context else NoEvents()
+        self.checkpoints: CheckpointCommitter | None = context.checkpoints if context else None
+        self._stop_reason = context.stop_requested if context else _never
+        self.plan = resolve_batch(self.recipe.training, world_size)
+        self.tokens_seen = 0
+        self._given_ranks = ranks
+        self._meter = Meter()
+        self._ctx = CallbackContext(engine=self)
+        self._early: str | None = None
+        self._save_asked = False
+        self.parameters: list[nn.Parameter] = []
+
+    def run(self) -> RunResult:
+        """Train from the start, or from the context's checkpoint, to the end or until a stop is requested.
+
+        Evaluates before the first step, every eval_every_steps and after the last; saves every
+        save_every_steps, after the last, and when stopped. Raises WorkerError when the loss is not a
+        number, UserError where task, data and checkpoint don't fit, and what callbacks raise.
+        """
+        with ExitStack() as stack:
+            self.ranks = self._given_ranks or stack.enter_context(self._join())
+            try:
+                self._prepare()
+            except _Stopped:
+                step = read_cursor(self.resume_from).step if self.resume_from else 0
+                return RunResult(state=RunState.STOPPED, step=step)
+            try:
+                return self._train()
+            except BaseException as error:
+                self._failed(error)
+                raise
+            finally:
+                self._end()
+
+    def train_step(self, window: Window, step: int) -> None:
+        """Do optimizer step `step` (from 0): the gradient of the mean loss over all of its batch, once."""
+        weight, size = self.ranks.sum_counts(window.weight, window.size)
+        if isinstance(self.optimizer, NeedsCurvature) and self.optimizer.curvature_due():
+            estimate_curvature(self, self.optimizer, window, step, weight)
+        loss = torch.zeros((), device=self.ranks.device)
+        for part in window.microbatches:
+            torch.manual_seed(dropout_seed(self.recipe.training.seed, step, part.number))
+            batch = to_device(part.batch, self.ranks.device)
+            with self.precision.autocast():
+                mean, figures = self.task.train_step(batch, self.model, self.criterion)
+            share = mean * (part.weight / max(1, weight))
+            self.precision.backward(share)
+            loss += share.detach()
+            self._meter.totals.add(figures, part.weight)
+
+        self.ranks.sum_gradients(self.parameters)
+        norm = self.precision.step(self.optimizer, self.parameters, self.recipe.training.max_grad_norm)
+        if self.scheduler is not None:
+            self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+        loss = self.ranks.sum(loss)
+        self._ctx.last_loss = loss
+        self._meter.losses.append((step, loss))
+        self._meter.grad_norm = norm
+        self._meter.units += size
+        self._meter.weight += weight
+
+    def finish_early(self, reason: str) -> None:
+        """End training, completed, at the next step boundary; asked of any rank, it ends all."""
+        self._early = self._early or reason
+
+    def request_save(self) -> None:
+        """Save a checkpoint at the end of the step under way; asked of any rank, all save."""
+        self._save_asked = True
+
+    @property
+    def step(self) -> int:
+        """Finished optimizer steps."""
+        return self._ctx.step
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The latest figures."""
+        return self._ctx.metrics
+
+    @property
+    def units_seen(self) -> int:
+        """Units (tokens, samples) trained on over all ranks and attempts, padding not counted."""
+        return self.tokens_seen + self._meter.units
+
+    def _join(self) -> Any:
+        local_rank = int(os.environ.get("LOCAL_RANK", self.rank))
+        return process_group(self.rank, local_rank, self.world_size, gpus=self.recipe.cluster.gpus_per_node)
+
+    def _prepare(self) -> None:
+        """Set up data, model and optimizer, from the checkpoint where there is one. Raises _Stopped."""
+        recipe, task, resume = self.recipe, self.task, self.resume_from
+        self.data_module.on_progress = self._on_progress
+        self.data_module.prepare_data()
+        self.data_module.setup("fit")
+        self._on_progress("loading", 0, 1)
+        loader, sampler = self.data_module.train_dataloader(self.ranks.rank, self.ranks.world_size)
+        self.source = make_source(loader, sampler, task, self.plan, recipe.training)
+        task.total_steps = self.source.total_steps
+        model = task.build_model()
+        if resume is not None:
+            task.restore(model, resume)
+        self.model = model.to(self.ranks.device)
+        self.criterion = task.build_criterion().to(self.ranks.device)
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.precision = Precision(recipe.training.precision, self.ranks.device)
+        cursor = read_cursor(resume) if resume else None
+        self.matmul = choose_matmul(
+            recipe, task.matmul_shapes(model), self.ranks.device, chosen=cursor and cursor.cpu_matmul
+        )
+        if self.ranks.any(self.stop_requested()):
+            raise _Stopped
+        if self.ranks.is_main:
+            announce(self)
+        self.optimizer = task.build_optimizer(model)
+        self.scheduler = task.build_scheduler(self.optimizer)
+        if resume is not None and cursor is not None:
+            require_same_run(self, cursor)
+            restore_trainer(resume, model, self.optimizer, self.scheduler, self.callbacks, self.precision)
+            training_weights(self.optimizer)
+            self.tokens_seen = cursor.tokens_seen
+        self._begin(cursor)
+
+    def _begin(self, cursor: Cursor | None) -> None:
+        ctx = self._ctx
+        ctx.total_steps = self.source.total_steps
+        if cursor is not None:
+            ctx.step, ctx.metrics = cursor.step, dict(cursor.metrics)
+        ctx.epoch = self.source.epochs_done(ctx.step)
+        ctx.lr = self._lr()
+
+    def _on_progress(self, phase: str, done: int, total: int) -> None:
+        if self.stop_requested() and self.ranks.world_size == 1:
+            raise _Stopped
+        if self.ranks.is_main:
+            self.events.write("progress", phase=phase, step=done, total_steps=total)
+
+    def _train(self) -> RunResult:
+        ctx = self._ctx
+        self._call("on_train_begin")
+        if self.resume_from is not None:
+            self._call("on_load")
+        if ctx.step == 0:
+            self._observe()
+        self.model.train()
+        # What lives now lives to the end; the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        self._progress("training")
+        saved = ctx.step
+        threaded = self.data_module.prefetch and not self.recipe.data.loader_workers
+        with loaded_ahead(self.source.windows(ctx.step, seeded=not threaded), threaded=threaded) as windows:
+            ending = self._agree_on_end()
+            if ctx.step < ctx.total_steps and not ending:
+                self._call("on_epoch_begin")
+            while ctx.step < ctx.total_steps and not ending:
+                saves = self._step(next(windows))
+                ending = self._agree_on_end()
+                if (saves or self._save_asked) and ctx.step < ctx.total_steps and not ending:
+                    self._save()
+                    saved = ctx.step
+        if ctx.step > saved:
+            self._save()
+        state = RunState.COMPLETED if ctx.step >= ctx.total_steps or self._early else RunState.STOPPED
+        if self._early and ctx.step < ctx.total_steps:
+            ctx.write("message", level="info", text=f"training ended at step {ctx.step}: {self._early}")
+        return RunResult(state=state, step=ctx.step, metrics=ctx.metrics, checkpoint=ctx.checkpoint)
+
+    def _step(self, window: Window) -> bool:
+        """One optimizer step, then the records and evaluations due behind it; returns whether to save."""
+        ctx, training = self._ctx, self.recipe.training
+        started = time.perf_counter()
+        self._call("on_step_begin")
+        ctx.lr = self._lr()
+        self.train_step(window, ctx.step)
+        ctx.step += 1
+        self._meter.steps += 1
+        last = ctx.step == ctx.total_steps
+        logs = last or _due(ctx.step, training.log_every_steps)
+        saves = last or _due(ctx.step, training.save_every_steps)
+        if logs or saves:
+            self._settle()
+        self._meter.seconds += time.perf_counter() - started
+        self._call("on_step_end")
+        if logs:
+            self._log()
+        evaluates = last or _due(ctx.step, training.eval_every_steps)
+        if evaluates or _due_within(ctx.epoch, window.epochs_done, training.eval_every_epochs):
+            self._observe()
+        while ctx.epoch < window.epochs_done:
+            ctx.epoch += 1
+            self._call("on_epoch_end")
+            if not last:
+                self._call("on_epoch_begin")
+        return saves
+
+    def _agree_on_end(self) -> bool:
+        """Whether any rank was asked to stop or wants to end early; all ranks get the same answers."""
+        stop, early, save = self.ranks.sum_counts(
+            int(self.stop_requested()), int(self._early is not None), int(self._save_asked)
+        )
+        if early and self._early is None:
+            self._early = "another rank asked for it"
+        self._save_asked = save > 0
+        return stop > 0 or early > 0
+
+    def stop_requested(self) -> bool:
+        return self._stop_reason() is not None
+
+    def _lr(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def _observe(self) -> None:
+        """Evaluate on held-out data, where there is any, and let callbacks look."""
+        ctx = self._ctx
+        self._progress("evaluating")
+        self._call("on_validation_begin")
+        held_out = self.data_module.val_dataloader(self.ranks.rank, self.ranks.world_size)
+        values: dict[str, float] = {}
+        if held_out is not None:
+            with evaluation_weights(self.optimizer):
+                values = evaluate(
+                    self.task,
+                    self.model,
+                    self.criterion,
+                    held_out[0],
+                    self.ranks,
+                    autocast=self.precision.autocast,
+                    stop_requested=self.stop_requested,
+                )
+        if values:
+            ctx.metrics.update(values)
+            # What is found before the first step says nothing of the rate.
+            observe_evaluation(self.scheduler, values if ctx.step else {})
+            ctx.write("eval", step=ctx.step, values=values)
+        if values or held_out is None:
+            self._call("on_validation_end")
+        self.model.train()
+        self._progress("training")
+
+    def _save(self) -> None:
+        self._settle()
+        self._save_asked = False
+        if self.checkpoints is None:
+            return
+        self._progress("saving")
+        self._ctx.checkpoint = commit_checkpoint(self, self.checkpoints)
+        self._call("on_save")
+
+    def _settle(self) -> None:
+        """Bring the losses since the last call to this machine, and stop where one is not a number."""
+        if not self._meter.losses:
+            return
+        steps = [step for step, _ in self._meter.losses]
+        losses = torch.stack([loss for _, loss in self._meter.losses]).tolist()
+        self._meter.losses.clear()
+        require_finite(self, dict(zip(steps, losses, strict=True)))
+        self._ctx.metrics["loss"] = losses[-1]
+
+    def _log(self) -> None:
+        """Write the figures since the last record."""
+        ctx, meter = self._ctx, self._meter
+        self._meter = Meter()
+        self.tokens_seen += meter.units
+        unit, weight_unit = self.task.unit, self.task.weight_unit
+        ctx.metrics.update(meter.totals.means(self.ranks))
+        values = {
+            "loss": ctx.metrics["loss"],
+            "lr": ctx.lr,
+            "grad_norm": float(meter.grad_norm) if meter.grad_norm is not None else 0.0,
+            f"{unit}_per_second": meter.units / meter.seconds,
+            **({f"{weight_unit}_per_second": meter.weight / meter.seconds} if weight_unit else {}),
+            unit: self.tokens_seen,
+            "step_seconds": meter.seconds / meter.steps,
+            "memory_bytes": peak_memory_bytes(self.ranks.device),
+            **self.precision.figures(),
+            **{name: ctx.metrics[name] for name in meter.totals.names},
+        }
+        ctx.log = values
+        self._call("on_log")
+        ctx.write("metrics", step=ctx.step, values=ctx.log)
+        self._progress("training")
+
+    def _progress(self, phase: str) -> None:
+        self._ctx.write("progress", phase=phase, step=self._ctx.step, total_steps=self.source.total_steps)
+
+    def _call(self, hook: str) -> None:
+        self.callbacks.call(hook, self._ctx)
+
+    def _failed(self, error: BaseException) -> None:
+        """Tell callbacks of a failure; what goes wrong in them is noted on it, not raised in its place."""
+        self._ctx.exception = error
+        for other in self.callbacks.call_each("on_exception", self._ctx):
+            error.add_note(f"on_exception failed too: {type(other).__name__}: {other}")
+
+    def _end(self) -> None:
+        """Call `on_train_end` of every callback, whatever happened before."""
+        errors = self.callbacks.call_each("on_train_end", self._ctx)
+        failure = self._ctx.exception
+        if failure is None and errors:
+            raise errors[0]
+        for error in errors:
+            assert failure is not None
+            failure.add_note(f"on_train_end failed too: {type(error).__name__}: {error}")
+
+
+def _never() -> None:
+    """No stop is ever requested."""
+
+
+def _due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0
+
+
+def _due_within(before: int, now: int, every: int | None) -> bool:
+    """Whether a multiple of `every` lies in before < n ≤ now."""
+    return every is not None and now // every > before // every
