@@ -110,7 +110,8 @@ class Preview:
     """The first batch as the backend will see it, and what the whole data set holds.
 
     rows: token rows of the first microbatch. documents, tokens, trained_tokens: counts over the
-    training data. warnings: things a person should know before training, in words.
+    training data; a task without tokens has 0 of them, and pieces of text that describe its batch as
+    rows. warnings: things a person should know before training, in words.
     """
 
     rows: Sequence[Sequence[PreviewToken]]

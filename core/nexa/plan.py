@@ -142,7 +142,7 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings) -> 
     lines = settings_report(recipe, backend.settings(recipe))
 
     problems = [
-        *_method_problems(recipe, backend_spec),
+        *_method_problems(recipe, backend_spec, host),
         *backend.check(recipe),
         *scheduler.check(recipe, resources),
     ]
@@ -196,14 +196,14 @@ def example_attempt(runs_dir: Path) -> Attempt:
     return Attempt(run_id=EXAMPLE_RUN_ID, run_dir=runs_dir / EXAMPLE_RUN_ID, number=1)
 
 
-def _method_problems(recipe: Recipe, backend: BackendSpec) -> list[Problem]:
-    if recipe.method in backend.methods:
+def _method_problems(recipe: Recipe, backend: BackendSpec, host: PluginHost) -> list[Problem]:
+    if host.trains(backend, recipe.method):
         return []
     return [
         Problem(
             path="method",
             message=f"backend {backend.name!r} has no method {recipe.method!r}",
-            hint=f"it has {', '.join(backend.methods)}",
+            hint=f"it has {', '.join(host.methods(backend))}",
         )
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -20,7 +21,6 @@ FACTORY = "nexa_torch.backend:TorchBackend"
 CPU_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
 """Threads that wait for one another sleep instead of spinning: as fast on an idle machine, and several
 times faster on one that has other work, where a spinning thread keeps the awaited one from running."""
-METHODS = ("pretrain", "sft")
 _REQUIRED = ("torch", "transformers", "safetensors", "numpy")
 
 
@@ -51,15 +51,20 @@ class TorchBackend(Backend):
     def estimate(self, recipe: Recipe, resources: Resources) -> Estimate:
         """Return parameters, memory and checkpoint size by formula."""
         from nexa_torch.estimate import estimate
+        from nexa_torch.tasks.registry import is_language
 
+        if not is_language(recipe.method):
+            note = f"the size of task {recipe.method} is known when its model is built"
+            return Estimate(total_steps=recipe.training.max_steps, notes=[note])
         return estimate(recipe, resources)
 
     def preview(self, recipe: Recipe) -> Preview:
-        """Load tokenizer and data and return the first batch. Raises DataError."""
+        """Load the data and return the first batch. Raises DataError."""
         require_packages()
-        from nexa_torch.data.preview import preview
+        from nexa_torch.data.preview import preview, preview_task
+        from nexa_torch.tasks.registry import is_language
 
-        return preview(recipe)
+        return preview(recipe) if is_language(recipe.method) else preview_task(recipe)
 
     def run(self, context: RunContext) -> RunResult:
         """Train; see `nexa.backend.Backend.run`."""
@@ -69,13 +74,20 @@ class TorchBackend(Backend):
         return run_training(context)
 
     def open_chat(self, checkpoint: Path) -> ChatSession:
-        """Load a checkpoint folder, or an adapter with its base model, for `nexa chat`."""
+        """Load a checkpoint folder, or an adapter with its base model, for `nexa chat`.
+
+        Raises UserError for a checkpoint of a task that is no language model.
+        """
         require_packages()
         # OpenMP reads it once, when torch is first imported.
         for name, value in CPU_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         from nexa_torch.chat import open_chat
+        from nexa_torch.tasks.registry import TASK_FILE
 
+        if (checkpoint / TASK_FILE).is_file():
+            task = json.loads((checkpoint / TASK_FILE).read_text(encoding="utf-8")).get("task")
+            raise UserError(f"{checkpoint} was trained by task {task}, which does not talk")
         return open_chat(checkpoint)
 
 

@@ -2,44 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from nexa.errors import Problem, UserError
+from nexa.errors import PluginError, Problem, UserError
+from nexa.plugins import load_target
+from nexa.recipe.schema import Recipe
 from nexa.uris import is_uri
 from nexa_torch.architectures import ARCHITECTURES, size_problems
-from nexa_torch.backend import METHODS, missing_packages
+from nexa_torch.backend import missing_packages
 from nexa_torch.optimizers import OPTIMIZERS, missing_package, unknown_optimizer
 from nexa_torch.schedules import SCHEDULES, unknown_schedule
 from nexa_torch.sources import PACKAGE_SCHEME, packaged_path, resolve_source
+from nexa_torch.tasks.registry import LANGUAGE, find_task
 
-if TYPE_CHECKING:
-    from nexa.recipe.schema import Recipe
-
+_Check = Callable[[Recipe], Iterable[Problem]]
 _INSTALL = "type: pip install 'nexa-train[torch]'"
 
 
 def find_problems(recipe: Recipe) -> list[Problem]:
     """Return every problem, each with the recipe key it belongs to; empty when training can start."""
-    checks: tuple[Callable[[Recipe], Iterator[Problem]], ...] = (
-        _method,
-        _model,
-        _data,
-        _packages,
-        _adapter,
-        _optimizer,
-        _devices,
-    )
+    try:
+        task = find_task(recipe.method)
+        own = load_target(task.check) if task.check else _nothing
+    except (PluginError, ImportError, AttributeError) as error:
+        hint = error.hint if isinstance(error, PluginError) else None
+        return [Problem(path="method", message=str(error), hint=hint)]
+    of_task = (_model, _data, _adapter) if LANGUAGE in task.capabilities else (own,)
+    checks: tuple[_Check, ...] = (*of_task, _packages, _optimizer, _evaluation, _devices)
     return [problem for check in checks for problem in check(recipe)]
 
 
-def _method(recipe: Recipe) -> Iterator[Problem]:
-    if recipe.method not in METHODS:
+def _nothing(recipe: Recipe) -> Iterator[Problem]:
+    return iter(())
+
+
+def _evaluation(recipe: Recipe) -> Iterator[Problem]:
+    """Early stopping without evaluations on the way would never stop."""
+    training = recipe.training
+    if training.early_stopping and training.eval_every_steps is None and training.eval_every_epochs is None:
         yield Problem(
-            path="method",
-            message=f"the torch backend can't do {recipe.method!r}",
-            hint=f"it can do: {', '.join(METHODS)}",
+            path="training.early_stopping",
+            message="early stopping looks at evaluations, and none is asked for on the way",
+            hint="set training.eval_every_steps or training.eval_every_epochs",
         )
 
 
@@ -136,9 +141,11 @@ def _optimizer(recipe: Recipe) -> Iterator[Problem]:
 def _watches_nothing(recipe: Recipe) -> bool:
     """Whether the schedule watches evaluations and the recipe makes none during training."""
     kind = SCHEDULES.get(recipe.optimizer.scheduler.name)
-    validation = recipe.data.validation
+    if kind is None or not kind.watches:
+        return False
+    validation, training = recipe.data.validation, recipe.training
     held_out = validation.fraction or validation.remote_uri or validation.split
-    return kind is not None and kind.watches and not (held_out and recipe.training.eval_every_steps)
+    return not held_out or not (training.eval_every_steps or training.eval_every_epochs)
 
 
 def _devices(recipe: Recipe) -> Iterator[Problem]:

@@ -6,27 +6,46 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from nexa.backend import Answer, SettingAnswer
+from nexa.errors import PluginError
 from nexa.recipe.schema import Recipe
 from nexa_torch.architectures import ARCHITECTURES
 from nexa_torch.data.locate import PACKAGE_SCHEME
 from nexa_torch.optimizers import OPTIMIZERS
 from nexa_torch.schedules import SCHEDULE_FIELDS, SCHEDULES
+from nexa_torch.tasks.registry import LANGUAGE, find_task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from nexa.specs import TaskSpec
 
 _Rule = Callable[[Recipe], "str | None"]
 
 _HUB_DATA = "hf:"
 _OPTIMIZER_FIELDS = ("betas", "eps", "momentum", "hessian_interval", "hessian_scale")
 _AUTOCAST = {"bf16": "bfloat16", "fp16": "float16"}
+_LANGUAGE_KEYS = (
+    *(f"model.{key}" for key in ("revision", "tokenizer", "chat_template", "max_seq_len")),
+    *(f"model.{size}" for size in ("d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff")),
+    *(f"data.{key}" for key in ("format", "split", "dataset_version", "expected_dataset_hash", "local_cache_root")),
+    *(f"data.{key}" for key in ("validation.*", "max_documents", "packing", "train_on")),
+    "training.activation_checkpointing",
+    "training.checkpoint_every_blocks",
+    "training.compile",
+    "adapter.*",
+    "samples.*",
+)
+"""What language models and text data alone have; another task heeds those that its spec names."""
 
 
 def answer_settings(recipe: Recipe) -> Sequence[SettingAnswer]:
     """Answer for every leaf of the recipe schema, in schema order."""
     answers = []
+    task = _task(recipe)
     for path in Recipe.leaf_paths():
-        refusal = _REFUSALS[path](recipe) if path in _REFUSALS else None
+        refusal = _task_refusal(task, path) if task is not None else None
+        if refusal is None and path in _REFUSALS:
+            refusal = _REFUSALS[path](recipe)
         translation = _TRANSLATIONS[path](recipe) if path in _TRANSLATIONS else None
         if refusal is not None:
             answers.append(SettingAnswer(path=path, answer=Answer.REFUSED, detail=refusal))
@@ -35,6 +54,30 @@ def answer_settings(recipe: Recipe) -> Sequence[SettingAnswer]:
         else:
             answers.append(SettingAnswer(path=path, answer=Answer.HONOURED))
     return answers
+
+
+def _task(recipe: Recipe) -> TaskSpec | None:
+    """The recipe's task, None where its method is unknown, which is told elsewhere."""
+    try:
+        return find_task(recipe.method)
+    except PluginError:
+        return None
+
+
+def _task_refusal(task: TaskSpec, path: str) -> str | None:
+    """Why a task does not heed a recipe key, None where it does."""
+    if LANGUAGE not in task.capabilities and _matches(path, _LANGUAGE_KEYS) and not _matches(path, task.honours):
+        return f"task {task.name} has no such thing"
+    return f"task {task.name} does not heed it" if _matches(path, task.refuses) else None
+
+
+def _matches(path: str, keys: Sequence[str]) -> bool:
+    return any(path == key or (key.endswith(".*") and path.startswith(key[:-1])) for key in keys)
+
+
+def _early_stopping(recipe: Recipe) -> str | None:
+    stopping = recipe.training.early_stopping
+    return f"EarlyStopping(monitor={stopping.monitor!r}, patience={stopping.patience})" if stopping else None
 
 
 def _architecture_only(recipe: Recipe) -> str | None:
@@ -132,6 +175,7 @@ _REFUSALS: Mapping[str, _Rule] = {
 }
 
 _TRANSLATIONS: Mapping[str, _Rule] = {
+    "training.early_stopping": _early_stopping,
     "training.precision": _precision,
     "adapter.target_modules": _target_modules,
 }

@@ -93,6 +93,8 @@ def preview_text(preview: Preview, *, colour: bool) -> str:
 
     With `colour` trained tokens are green and underlined; without it they stand between ⟦ and ⟧.
     """
+    if not preview.tokens:
+        return _untokenized_text(preview)
     shown = preview.rows[:_MAX_ROWS]
     lines = ["First batch, with the tokens that carry loss " + ("underlined" if colour else "between ⟦ and ⟧")]
     for number, row in enumerate(shown, start=1):
@@ -108,6 +110,16 @@ def preview_text(preview: Preview, *, colour: bool) -> str:
         f"Training data: {preview.documents:,} documents, {preview.tokens:,} tokens, "
         f"{preview.trained_tokens:,} trained ({share:.0%}), {preview.total_steps:,} steps"
     )
+    lines += [f"Warning: {sanitize(warning)}" for warning in preview.warnings]
+    return "\n".join(lines)
+
+
+def _untokenized_text(preview: Preview) -> str:
+    """The first batch of a task without tokens, as its backend describes it, and the size of the data."""
+    lines = ["First batch"]
+    for row in preview.rows[:_MAX_ROWS]:
+        lines += [f"  {line}" for line in "".join(sanitize(token.text) for token in row).splitlines()]
+    lines.append(f"Training data: {_plural(preview.documents, 'row')}, {_plural(preview.total_steps, 'step')}")
     lines += [f"Warning: {sanitize(warning)}" for warning in preview.warnings]
     return "\n".join(lines)
 

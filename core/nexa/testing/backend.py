@@ -24,7 +24,7 @@ from nexa.plugins import PluginHost
 from nexa.recipe.schema import Recipe
 from nexa.runs.store import Run
 from nexa.specs import BackendSpec
-from nexa.testing.base import PluginContract
+from nexa.testing.base import CreatedPluginContract
 from nexa.testing.recipes import tiny_recipe
 from nexa.testing.runs import Outcome, make_run, open_store, recipe_of, run_attempt
 
@@ -42,7 +42,7 @@ print(*(set(sys.argv[1:]) & set(sys.modules)))
 """
 
 
-class BackendContract(PluginContract):
+class BackendContract(CreatedPluginContract):
     """Every test a training backend must pass.
 
     overrides: recipe keys the backend needs on top of `nexa.testing.recipes.tiny_recipe`, such as

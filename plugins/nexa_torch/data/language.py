@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nexa_torch.data.module import BaseDataModule, GlobalSampler, make_loader
+from nexa_torch.data.module import BaseDataModule, GlobalSampler, row_loader
 from nexa_torch.data.prepare import PreparedData, prepare_data
 from nexa_torch.data.rows import IGNORED, Batch, Rows
 
@@ -51,12 +51,14 @@ class LanguageDataModule(BaseDataModule):
 
     def train_dataloader(self, rank: int, world_size: int) -> tuple[DataLoader[TokenBatch], GlobalSampler]:
         """Loader of this rank's microbatches."""
-        return self._loader(self.data.train, rank, world_size, shuffle=True)
+        return row_loader(self.recipe, RowsDataset(self.data.train), rank, world_size, train=True, collate=collate)
 
     def val_dataloader(self, rank: int, world_size: int) -> tuple[DataLoader[TokenBatch], GlobalSampler] | None:
         """Loader of held-out rows in order; None where the recipe holds nothing out."""
         rows = self.data.validation
-        return None if rows is None else self._loader(rows, rank, world_size, shuffle=False)
+        if rows is None:
+            return None
+        return row_loader(self.recipe, RowsDataset(rows), rank, world_size, train=False, collate=collate)
 
     def fingerprint(self) -> str:
         """SHA-256 of the training data, in hex."""
@@ -73,21 +75,6 @@ class LanguageDataModule(BaseDataModule):
     def warnings(self) -> Sequence[str]:
         """What preparation found wrong with the data."""
         return self.data.warnings
-
-    def _loader(
-        self, rows: Rows, rank: int, world_size: int, *, shuffle: bool
-    ) -> tuple[DataLoader[TokenBatch], GlobalSampler]:
-        training = self.recipe.training
-        sampler = GlobalSampler(
-            len(rows),
-            batch_size=training.microbatch_size_per_gpu,
-            seed=training.seed,
-            rank=rank,
-            world_size=world_size,
-            shuffle=shuffle,
-        )
-        workers = self.recipe.data.loader_workers if shuffle else 0
-        return make_loader(RowsDataset(rows), sampler, workers=workers, collate=collate), sampler
 
 
 class RowsDataset(Dataset[Batch]):

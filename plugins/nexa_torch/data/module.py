@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterator, Sequence, Sized
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -152,3 +152,30 @@ def make_loader(
         # Worker seeds are drawn from it instead of the global generator.
         generator=torch.Generator().manual_seed(0),
     )
+
+
+def row_loader(
+    recipe: Recipe,
+    dataset: Sized,
+    rank: int,
+    world_size: int,
+    *,
+    train: bool,
+    collate: Callable[[Any], Any] | None = None,
+) -> tuple[DataLoader[Any], GlobalSampler]:
+    """A data set's loader and sampler as the recipe's batch size, seed and loader workers say.
+
+    train: shuffled, and loaded ahead by `data.loader_workers`; else in order, each row once.
+    collate: makes a batch of what the data set gives; default torch's own.
+    """
+    training = recipe.training
+    sampler = GlobalSampler(
+        len(dataset),
+        batch_size=training.microbatch_size_per_gpu,
+        seed=training.seed,
+        rank=rank,
+        world_size=world_size,
+        shuffle=train,
+    )
+    workers = recipe.data.loader_workers if train else 0
+    return make_loader(cast("Dataset[Any]", dataset), sampler, workers=workers, collate=collate), sampler

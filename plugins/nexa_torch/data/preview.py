@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 from nexa.backend import Preview, PreviewToken
 from nexa.batch import resolve_batch
 from nexa.plan import resources_of
+from nexa_torch.batches import describe, tensors_in
 from nexa_torch.data.byte_tokenizer import byte_vocabulary
 from nexa_torch.data.order import rows_of_microbatch, run_length
 from nexa_torch.data.prepare import prepare_data
 from nexa_torch.data.rows import IGNORED
+from nexa_torch.engine.windows import make_source
+from nexa_torch.tasks.registry import load_data_module, load_task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,6 +49,33 @@ def preview(recipe: Recipe) -> Preview:
         trained_tokens=data.train.trained_token_count,
         total_steps=length.total_steps,
         warnings=tuple(data.warnings),
+    )
+
+
+def preview_task(recipe: Recipe) -> Preview:
+    """Set up the data of a task that has no tokens, and describe its first microbatch, one line a tensor.
+
+    Raises what the data module raises, and RecipeError where the batch sizes contradict one another.
+    """
+    plan = resolve_batch(recipe.training, resources_of(recipe).world_size)
+    module = load_data_module(recipe)
+    module.prepare_data()
+    module.setup("preview")
+    loader, sampler = module.train_dataloader(0, plan.world_size)
+    task = load_task(recipe, module)
+    source = make_source(loader, sampler, task, plan, recipe.training)
+    window = source.window(0)
+    lines = [
+        PreviewToken(id=0, text=f"{place}: {describe(tensor)}\n", trained=True)
+        for place, tensor in tensors_in(window.microbatches[0].batch)
+    ]
+    return Preview(
+        rows=[lines],
+        documents=source.n_rows,
+        tokens=0,
+        trained_tokens=0,
+        total_steps=source.total_steps,
+        warnings=tuple(module.warnings()),
     )
 
 

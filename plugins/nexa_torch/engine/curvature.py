@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nexa_torch.batches import to_device
 from nexa_torch.engine.seeds import dropout_seed
-from nexa_torch.tasks.base import to_device
 
 if TYPE_CHECKING:
     from nexa_torch.engine.engine import TrainingEngine

@@ -15,6 +15,7 @@ from torch import nn
 
 from nexa.backend import RunResult, RunState
 from nexa.batch import resolve_batch
+from nexa_torch.batches import to_device
 from nexa_torch.callbacks.base import Callback, CallbackContext, CallbackList
 from nexa_torch.checkpoint import Cursor, read_cursor, restore_trainer
 from nexa_torch.engine.curvature import estimate_curvature
@@ -31,7 +32,7 @@ from nexa_torch.optimizers.curvature import NeedsCurvature
 from nexa_torch.optimizers.weights import evaluation_weights, training_weights
 from nexa_torch.parallel import Ranks, process_group
 from nexa_torch.schedules import observe_evaluation
-from nexa_torch.tasks.base import TrainingTask, to_device
+from nexa_torch.tasks.base import TrainingTask
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

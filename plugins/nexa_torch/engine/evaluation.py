@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from nexa_torch.batches import to_device
 from nexa_torch.engine.meter import WeightedSums
-from nexa_torch.tasks.base import to_device
 
 if TYPE_CHECKING:
     from torch import nn

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors.torch import save_file
-from torch import Tensor
 
 from nexa.errors import WorkerError
+from nexa_torch.batches import tensors_in
 
 if TYPE_CHECKING:
     from nexa_torch.engine.engine import TrainingEngine
@@ -41,19 +41,7 @@ def _write_batch(folder: Path, window: Window, step: int, rank: int) -> Path:
     tensors = {
         f"{part.number}/{name}": tensor.detach().cpu().contiguous().clone()
         for part in window.microbatches
-        for name, tensor in _tensors(part.batch)
+        for name, tensor in tensors_in(part.batch)
     }
     save_file(tensors, file, {"step": str(step + 1), "rows": json.dumps(window.rows)})
     return file
-
-
-def _tensors(batch: Any, place: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in a batch with its place: the keys and indices on the way to it, joined by dots."""
-    if isinstance(batch, Tensor):
-        yield place or "batch", batch
-        return
-    parts: Any = batch.items() if isinstance(batch, Mapping) else ()
-    if isinstance(batch, (list, tuple)):
-        parts = enumerate(batch)
-    for key, value in parts:
-        yield from _tensors(value, f"{place}.{key}" if place else str(key))

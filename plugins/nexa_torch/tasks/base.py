@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from safetensors.torch import load_file, save_model
 from torch import Tensor, nn
 
 from nexa.errors import UserError
+from nexa_torch.batches import batch_rows
+from nexa_torch.tasks.registry import TASK_FILE
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from nexa_torch.data.module import BaseDataModule
 
 WEIGHTS_FILE = "model.safetensors"
-TASK_FILE = "task.json"
 
 StepResult = tuple[Tensor, Mapping[str, Any]]
 """Mean loss of a batch as a scalar tensor, and further figures of it: tensors or numbers, also means."""
@@ -159,33 +159,3 @@ def _load(model: nn.Module, file: Path) -> tuple[list[str], list[str]]:
     missing = set(result.missing_keys)
     shared = {name for names in aliases.values() if not set(names) <= missing for name in names}
     return sorted(missing - shared), list(result.unexpected_keys)
-
-
-def batch_rows(batch: Any) -> int:
-    """Length of the first dimension of the first tensor in a batch: a tensor, mapping or sequence of them.
-
-    Raises UserError where there is none.
-    """
-    if isinstance(batch, Tensor) and batch.ndim:
-        return len(batch)
-    parts: Any = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (list, tuple)) else ()
-    for part in parts:
-        if isinstance(part, (Tensor, Mapping, list, tuple)):
-            return batch_rows(part)
-    raise UserError(
-        f"a batch of type {type(batch).__name__} holds no tensor to count rows by",
-        hint="override batch_weight and batch_size in the task",
-    )
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """The batch with every tensor in it on `device`; other values stay as they are."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, Mapping):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(value, device) for value in batch))
-    if isinstance(batch, (list, tuple)):
-        return type(batch)(to_device(value, device) for value in batch)
-    return batch
