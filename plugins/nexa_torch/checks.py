@@ -11,6 +11,7 @@ from nexa.recipe.schema import Recipe
 from nexa.uris import is_uri
 from nexa_torch.architectures import ARCHITECTURES, size_problems
 from nexa_torch.backend import missing_packages
+from nexa_torch.compiling import missing_compiler
 from nexa_torch.optimizers import OPTIMIZERS, missing_package, unknown_optimizer
 from nexa_torch.schedules import SCHEDULES, unknown_schedule
 from nexa_torch.sources import PACKAGE_SCHEME, packaged_path, resolve_source
@@ -28,7 +29,7 @@ def find_problems(recipe: Recipe) -> list[Problem]:
     except (PluginError, ImportError, AttributeError) as error:
         hint = error.hint if isinstance(error, PluginError) else None
         return [Problem(path="method", message=str(error), hint=hint)]
-    of_task = (_model, _data, _adapter) if LANGUAGE in task.capabilities else (own,)
+    of_task = (_model, _data, _adapter, _compile) if LANGUAGE in task.capabilities else (own,)
     checks: tuple[_Check, ...] = (*of_task, _packages, _optimizer, _evaluation, _devices)
     return [problem for check in checks for problem in check(recipe)]
 
@@ -99,11 +100,26 @@ def _adapter(recipe: Recipe) -> Iterator[Problem]:
         return
     if recipe.model.name in ARCHITECTURES:
         yield Problem(path="adapter", message="an adapter on random weights learns nothing", hint="leave adapter out")
-    if recipe.adapter.type == "qlora":
+    if recipe.adapter.type == "qlora" and missing_packages(["bitsandbytes"]):
         yield Problem(
             path="adapter.type",
-            message="the torch backend does not train qlora: 4-bit weights need a CUDA GPU and bitsandbytes",
-            hint="set adapter.type=lora",
+            message="qlora needs the package bitsandbytes for its 4-bit weights",
+            hint="type: pip install 'nexa-train[quantize]', or set adapter.type=lora",
+        )
+    if recipe.adapter.type == "qlora" and recipe.adapter.use_dora:
+        yield Problem(
+            path="adapter.use_dora",
+            message="DoRA needs the length of every weight row, which 4-bit weights give only roughly",
+            hint="set adapter.type=lora, or adapter.use_dora=false",
+        )
+
+
+def _compile(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.training.compile and not recipe.cluster.gpus_per_node and (missing := missing_compiler()) is not None:
+        yield Problem(
+            path="training.compile",
+            message=missing,
+            hint="install one (Debian, Ubuntu: apt install g++), or set training.compile=false",
         )
 
 

@@ -65,12 +65,6 @@ class LanguageModel:
         parameters = list(self.network.parameters())
         return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
-    def recompute_activations(self) -> None:
-        """Keep block inputs only and compute the rest again in the backward pass."""
-        # Transformers before 5.20 know this under its older name alone.
-        enable = getattr(self.network, "activation_checkpointing_enable", None)
-        (enable or self.network.gradient_checkpointing_enable)({"use_reentrant": False})
-
     def hidden_states(self, input_ids: Tensor, positions: Tensor | None) -> Tensor:
         """Output of the last block, after the final norm: [rows, width, d_model].
 
@@ -241,6 +235,8 @@ def apply_lora(
 
     targets = section.target_modules
     config = LoraConfig(
+        use_dora=section.use_dora,
+        use_rslora=section.use_rslora,
         r=section.rank,
         lora_alpha=section.alpha,
         lora_dropout=section.dropout,

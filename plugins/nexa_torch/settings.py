@@ -154,6 +154,12 @@ def _tf32(recipe: Recipe) -> str | None:
     return None
 
 
+def _adapter_type(recipe: Recipe) -> str | None:
+    if recipe.adapter is None or recipe.adapter.type != "qlora":
+        return None
+    return "every linear layer but the output head in bitsandbytes NF4, with peft's LoRA on top"
+
+
 def _target_modules(recipe: Recipe) -> str | None:
     adapter = recipe.adapter
     return (
@@ -177,5 +183,6 @@ _REFUSALS: Mapping[str, _Rule] = {
 _TRANSLATIONS: Mapping[str, _Rule] = {
     "training.early_stopping": _early_stopping,
     "training.precision": _precision,
+    "adapter.type": _adapter_type,
     "adapter.target_modules": _target_modules,
 }

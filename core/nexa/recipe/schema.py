@@ -297,7 +297,7 @@ class AdapterSection(Section):
     """Train a small adapter instead of the whole model."""
 
     type: Literal["lora", "qlora"] = "lora"
-    """lora, or qlora (base weights in 4-bit NF4 through bitsandbytes: an eighth of the memory, slower steps)."""
+    """lora, or qlora (base weights in 4-bit NF4, by bitsandbytes: an eighth of the memory, slower steps)."""
     use_dora: bool = False
     """DoRA: train the length of each weight row besides the low-rank update of its direction."""
     use_rslora: bool = False

@@ -28,6 +28,7 @@ from nexa_torch.engine.seeds import dropout_seed
 from nexa_torch.engine.surroundings import NoEvents, announce, choose_matmul
 from nexa_torch.engine.windows import Source, Window, loaded_ahead, make_source
 from nexa_torch.kernels import MatmulChoice
+from nexa_torch.memory import keep_state_on_host, offloaded_activations
 from nexa_torch.optimizers.curvature import NeedsCurvature
 from nexa_torch.optimizers.weights import evaluation_weights, training_weights
 from nexa_torch.parallel import Ranks, process_group
@@ -127,14 +128,15 @@ class TrainingEngine:
 
     def train_step(self, window: Window, step: int) -> None:
         """Do optimizer step `step` (from 0): the gradient of the mean loss over all of its batch, once."""
+        training = self.recipe.training
         weight, size = self.ranks.sum_counts(window.weight, window.size)
         if isinstance(self.optimizer, NeedsCurvature) and self.optimizer.curvature_due():
             estimate_curvature(self, self.optimizer, window, step, weight)
         loss = torch.zeros((), device=self.ranks.device)
         for part in window.microbatches:
-            torch.manual_seed(dropout_seed(self.recipe.training.seed, step, part.number))
+            torch.manual_seed(dropout_seed(training.seed, step, part.number))
             batch = to_device(part.batch, self.ranks.device)
-            with self.precision.autocast():
+            with self.precision.autocast(), offloaded_activations(self.model, offload=training.activation_offload):
                 mean, figures = self.task.train_step(batch, self.model, self.criterion)
             share = mean * (part.weight / max(1, weight))
             self.precision.backward(share)
@@ -142,7 +144,7 @@ class TrainingEngine:
             self._meter.totals.add(figures, part.weight)
 
         self.ranks.sum_gradients(self.parameters)
-        norm = self.precision.step(self.optimizer, self.parameters, self.recipe.training.max_grad_norm)
+        norm = self.precision.step(self.optimizer, self.parameters, training.max_grad_norm)
         if self.scheduler is not None:
             self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -207,6 +209,8 @@ class TrainingEngine:
         if self.ranks.is_main:
             announce(self)
         self.optimizer = task.build_optimizer(model)
+        if recipe.optimizer.offload:
+            keep_state_on_host(self.optimizer)
         self.scheduler = task.build_scheduler(self.optimizer)
         if resume is not None and cursor is not None:
             require_same_run(self, cursor)
