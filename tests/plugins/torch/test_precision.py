@@ -35,12 +35,12 @@ def _train(name: str, *, steps: int = 10, max_norm: float | None = 1.0) -> nn.Mo
     return model
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("bf16", 2e-2), ("fp16", 2e-3)])
+@pytest.mark.parametrize(("name", "tolerance"), [("bf16", 3e-2), ("fp16", 2e-3)])
 def test_half_precision_stays_close(name: str, tolerance: float) -> None:
     start, full, half = (
-        torch.cat([p.flatten() for p in m.parameters()]) for m in (_model(), _train("fp32"), _train(name))
+        torch.cat([p.detach().flatten() for p in m.parameters()]) for m in (_model(), _train("fp32"), _train(name))
     )
-    assert float((half - full).norm() / (full - start).norm()) < 20 * tolerance
+    assert float((half - full).norm() / (full - start).norm()) < tolerance
 
 
 def test_scale_follows_torchs_scaler() -> None:
