@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nexa_torch.allocator import keep_freed_memory
+from nexa_torch.allocator import FreedMemory
 from nexa_torch.callbacks.recipe import recipe_callbacks
 from nexa_torch.engine.engine import TrainingEngine
 from nexa_torch.models import quiet_libraries
@@ -28,8 +28,8 @@ def run_training(context: RunContext) -> RunResult:
     torch.set_num_threads(
         cluster.threads_per_process or _fair_share(cluster.processes_per_node or cluster.gpus_per_node or 1)
     )
-    if not cluster.gpus_per_node:
-        keep_freed_memory()
+    # Before anything large is allocated.
+    memory = [] if cluster.gpus_per_node else [FreedMemory()]
     data_module = load_data_module(recipe)
     task = load_task(recipe, data_module)
     with process_group(context.rank, context.local_rank, context.world_size, gpus=cluster.gpus_per_node) as ranks:
@@ -39,7 +39,7 @@ def run_training(context: RunContext) -> RunResult:
             context.rank,
             context.world_size,
             data_module=data_module,
-            callbacks=recipe_callbacks(recipe, task),
+            callbacks=[*recipe_callbacks(recipe, task), *memory],
             context=context,
             ranks=ranks,
         )

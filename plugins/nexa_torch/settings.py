@@ -160,6 +160,25 @@ def _adapter_type(recipe: Recipe) -> str | None:
     return "every linear layer but the output head in bitsandbytes NF4, with peft's LoRA on top"
 
 
+def _strategy(recipe: Recipe) -> str | None:
+    if recipe.distributed.strategy == "auto":
+        return "ddp: a whole copy of the model on each process"
+    if recipe.distributed.strategy == "fsdp":
+        processes = recipe.cluster.num_nodes * (recipe.cluster.processes_per_node or recipe.cluster.gpus_per_node or 1)
+        return "torch fully_shard (FSDP2), a group a block" if processes > 1 else "one process holds the whole model"
+    return None
+
+
+def _sharded_only(recipe: Recipe) -> str | None:
+    return None if recipe.distributed.strategy == "fsdp" else "only distributed.strategy=fsdp shards"
+
+
+def _cpu_offload(recipe: Recipe) -> str | None:
+    if recipe.distributed.strategy == "fsdp" and not recipe.cluster.gpus_per_node:
+        return "training on CPU has everything in CPU memory"
+    return _sharded_only(recipe)
+
+
 def _target_modules(recipe: Recipe) -> str | None:
     adapter = recipe.adapter
     return (
@@ -178,6 +197,8 @@ _REFUSALS: Mapping[str, _Rule] = {
     **{f"optimizer.scheduler.{name}": _schedule_field(name) for name in SCHEDULE_FIELDS},
     **{f"optimizer.{name}": _optimizer_field(name) for name in _OPTIMIZER_FIELDS},
     "optimizer.offload": _needs_gpu("optimizer offload"),
+    "distributed.reshard_after_forward": _sharded_only,
+    "distributed.cpu_offload": _cpu_offload,
 }
 
 _TRANSLATIONS: Mapping[str, _Rule] = {
@@ -185,4 +206,5 @@ _TRANSLATIONS: Mapping[str, _Rule] = {
     "training.precision": _precision,
     "adapter.type": _adapter_type,
     "adapter.target_modules": _target_modules,
+    "distributed.strategy": _strategy,
 }

@@ -34,6 +34,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "resume": CommandEntry("nexa.cli.resume:command", "Continue a run from its newest checkpoint.", "Train"),
     "stop": CommandEntry("nexa.cli.stop:command", "Save a checkpoint, then end a run.", "Train"),
     "kill": CommandEntry("nexa.cli.kill:command", "End a run at once, without a checkpoint.", "Train"),
+    "tui": CommandEntry("nexa.cli.tui:command", "Open the terminal UI.", "Watch"),
     "runs": CommandEntry("nexa.cli.runs:command", "List runs and their state.", "Watch"),
     "show": CommandEntry("nexa.cli.show:command", "Show one run: state, plan, attempts, checkpoints.", "Watch"),
     "logs": CommandEntry("nexa.cli.logs:command", "Print what a run's workers wrote.", "Watch"),

@@ -24,7 +24,7 @@ _MAX_TOKENS = 400
 def plan_text(plan: Plan) -> str:
     """The plan in aligned lines: what is trained, in which batches, and what it is expected to need."""
     lines = [f"Plan for {plan.run_name} ({plan.recipe_path})"]
-    lines += [f"  {label:<{_LABEL_WIDTH}}{text}" for label, text in _facts(plan)]
+    lines += [f"  {label:<{_LABEL_WIDTH}}{text}" for label, text in plan_facts(plan)]
     translated = [line for line in plan.settings if line.answer is Answer.TRANSLATED]
     if translated:
         lines.append(f"Settings that backend {plan.backend.name!r} translates")
@@ -35,7 +35,8 @@ def plan_text(plan: Plan) -> str:
     return sanitize("\n".join(lines))
 
 
-def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
+def plan_facts(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Label and text of each thing a plan settles, in the order of a launch."""
     recipe, resources, batch, estimate = plan.recipe, plan.resources, plan.batch, plan.estimate
     yield "method", f"{recipe.method}, backend {plan.backend.name}, scheduler {plan.scheduler.name}"
     yield "model", recipe.model.name + (f", {recipe.adapter.type} adapter" if recipe.adapter else "")

@@ -58,14 +58,10 @@ def load_recipe(
     Raises UserError where there is no such recipe, RecipeError with every problem found.
     """
     from nexa.recipe.validate import validate_tree
-    from nexa.settings import get_settings
 
     path = find_recipe(source)
     chain = read_chain(path)
-    root = _settings_layer(get_settings())
-    for file, layer in reversed(chain):
-        root = merge(root, _prepared(layer, file.parent))
-    root, problems = _apply_typed(root, overrides, flags or {})
+    root, problems = _apply_typed(merged_layers(chain), overrides, flags or {})
     recipe, found = validate_tree(root)
     problems += found
     if recipe is None or problems:
@@ -77,6 +73,16 @@ def load_recipe(
         files=tuple(file for file, _ in chain),
         origins=_origins(recipe, root),
     )
+
+
+def merged_layers(chain: Sequence[tuple[Path, Node]]) -> Node:
+    """User settings and, over them, the files of a chain (nearest first) as one tree, paths absolute."""
+    from nexa.settings import get_settings
+
+    root = _settings_layer(get_settings())
+    for file, layer in reversed(chain):
+        root = merge(root, _prepared(layer, file.parent))
+    return root
 
 
 def parse_override(text: str) -> tuple[str, Node, bool]:

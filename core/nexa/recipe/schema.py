@@ -325,6 +325,8 @@ class CheckpointingSection(Section):
     """Whether smaller or larger is better; auto is min for losses, errors and perplexity, else max."""
     save_optimizer: bool = True
     """Store optimizer, random-number and data state, so that the run can be resumed exactly."""
+    async_save: bool = False
+    """Go on training while a copy of the step is written and committed; the copy stays in memory until then."""
 
 
 class SamplesSection(Section):
@@ -347,6 +349,21 @@ class ClusterSection(Section):
     """Worker processes on each machine. Default: gpus_per_node, at least 1."""
     threads_per_process: PositiveInt | None = None
     """CPU threads of each worker process. Default: the machine's cores ÷ processes."""
+
+
+class DistributedSection(Section):
+    """How a model is spread over the processes of a run; a strategy may be given by its name alone."""
+
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """ddp: a whole copy of the model on each process. fsdp: each process keeps a part of weights, gradients and
+    optimizer state. auto: ddp."""
+    timeout_seconds: Annotated[float, Field(ge=1.0)] = 600.0
+    """Seconds that processes wait for one another: to meet at the start, and in every exchange after it."""
+    reshard_after_forward: bool = True
+    """fsdp: let a block's weights go after its forward pass and gather them again for the backward pass; less
+    memory, more traffic."""
+    cpu_offload: bool = False
+    """fsdp on GPUs: keep weights, gradients and optimizer state in CPU memory."""
 
 
 class ArtifactsSection(Section):
@@ -392,12 +409,21 @@ class Recipe(Section):
     checkpointing: CheckpointingSection = CheckpointingSection()
     samples: SamplesSection = SamplesSection()
     cluster: ClusterSection = ClusterSection()
+    distributed: DistributedSection = DistributedSection()
     artifacts: ArtifactsSection = ArtifactsSection()
     tracking: TrackingSection = TrackingSection()
     meta: dict[str, Any] = {}
     """The user's own keys; recorded, never interpreted."""
     plugin_options: SkipJsonSchema[dict[str, dict[str, Any]]] = Field(default={}, exclude=True)
     """Validated sections of plugins, by plugin name; in YAML they stand at the top level."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _strategy_by_name(cls, data: Any) -> Any:
+        """A strategy without settings may be given by its name alone."""
+        if isinstance(data, dict) and isinstance(data.get("distributed"), str):
+            return {**data, "distributed": {"strategy": data["distributed"]}}
+        return data
 
     def document(self) -> dict[str, Any]:
         """The recipe as plain JSON values, plugin sections at the top level."""

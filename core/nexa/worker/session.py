@@ -24,6 +24,7 @@ from nexa.worker.identity import ProcessIdentity
 from nexa.worker.loading import create
 from nexa.worker.observers import Observers
 from nexa.worker.place import WorkerPlace
+from nexa.worker.retention import Retention
 from nexa.worker.stop import StopRequests
 
 PLAN_SCHEMA = 1
@@ -163,7 +164,7 @@ class WorkerSession:
                 "lineage": lineage,
             },
             labels=(recipe.get("artifacts") or {}).get("labels") or {},
-            keep_last=(recipe.get("checkpointing") or {}).get("keep_last"),
+            retention=Retention.of(recipe.get("checkpointing") or {}),
         )
 
     def _resume_point(self, store: Any) -> ResumePoint | None:
