@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from nexa.errors import UserError
+from nexa.prepared import cache_root
 from nexa_torch.architectures import ARCHITECTURES
-from nexa_torch.data.locate import cache_root, store_in_cache
+from nexa_torch.data.locate import store_in_cache
 from nexa_torch.loss import IGNORED, cross_entropy_of_logits, linear_cross_entropy, sample_targets
 from nexa_torch.sources import ModelSource, resolve_source
 
@@ -291,8 +293,12 @@ def documents_stay_apart(model: LanguageModel) -> bool:
     return torch.allclose(packed, alone, rtol=_PROBE_TOLERANCE, atol=_PROBE_TOLERANCE, equal_nan=True)
 
 
-def save_model(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_model(
+    model: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder: Path, weights: Mapping[str, Tensor]
+) -> None:
     """Write weights, configuration and tokenizer into `folder`, as transformers or PEFT reads them.
+
+    weights: of `model.network`, by their names in its state; with an adapter the trained ones will do.
 
     Without an adapter the folder loads with `AutoModelForCausalLM.from_pretrained`; with one it holds
     the adapter alone and records its base model.
@@ -301,9 +307,11 @@ def save_model(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder:
         generation = model.network.generation_config
         if generation is not None and tokenizer.eos_token_id is not None:
             generation.eos_token_id = stop_tokens(model.network, tokenizer)
-        model.network.save_pretrained(folder)
+        model.network.save_pretrained(folder, state_dict=dict(weights))
     else:
-        model.adapter.save_pretrained(folder, save_embedding_layers=False)
+        # PEFT wraps the network twice and names what lies below accordingly.
+        state = {f"base_model.model.{name}": value for name, value in weights.items()}
+        model.adapter.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
         # PEFT adds a model card of empty headings; the manifest says what this is.
         (folder / "README.md").unlink(missing_ok=True)
         # PEFT keeps target modules as a set, whose order changes from process to process.

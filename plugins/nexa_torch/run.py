@@ -9,10 +9,10 @@ import torch
 
 from nexa_torch.allocator import FreedMemory
 from nexa_torch.callbacks.recipe import recipe_callbacks
+from nexa_torch.distributed.process_group import process_group
 from nexa_torch.engine.engine import TrainingEngine
 from nexa_torch.models import quiet_libraries
 from nexa_torch.options import recipe_from_document
-from nexa_torch.parallel import process_group
 from nexa_torch.tasks.registry import load_data_module, load_task
 
 if TYPE_CHECKING:
@@ -32,7 +32,13 @@ def run_training(context: RunContext) -> RunResult:
     memory = [] if cluster.gpus_per_node else [FreedMemory()]
     data_module = load_data_module(recipe)
     task = load_task(recipe, data_module)
-    with process_group(context.rank, context.local_rank, context.world_size, gpus=cluster.gpus_per_node) as ranks:
+    with process_group(
+        context.rank,
+        context.local_rank,
+        context.world_size,
+        gpus=cluster.gpus_per_node,
+        timeout=recipe.distributed.timeout_seconds,
+    ) as ranks:
         engine = TrainingEngine(
             recipe,
             task,

@@ -194,7 +194,7 @@ def peer_contenders(
     runs.write(
         (json.loads(line)["messages"] for line in lines),
         data.tokenizer,
-        lambda target: save_model(model, data.tokenizer, target),
+        lambda target: save_model(model, data.tokenizer, target, model.network.state_dict()),
     )
     return runs.contenders(peers)
 

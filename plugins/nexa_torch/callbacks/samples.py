@@ -21,20 +21,26 @@ class SampleCallback(Callback):
         self._task = task
 
     def on_validation_end(self, ctx: CallbackContext) -> None:
-        """Generate on rank 0; the others wait."""
+        """Generate on rank 0 while the others wait; on all where the model is sharded over them."""
         samples = self._task.recipe.samples
-        if samples.prompts and ctx.ranks.is_main:
+        if samples.prompts and (ctx.ranks.is_main or ctx.engine.strategy.equal_passes):
             self._generate(ctx)
         ctx.ranks.barrier()
 
     def _generate(self, ctx: CallbackContext) -> None:
         task, engine = self._task, ctx.engine
         network, tokenizer, samples = task.language.network, task.module.tokenizer, task.recipe.samples
+        together = engine.strategy.equal_passes
+
+        def should_stop() -> bool:
+            asked = engine.stop_requested()
+            return ctx.ranks.any(asked) if together else asked
+
         network.eval()
         stop_ids = chat_stop_tokens(network, tokenizer)
         ctx.write("progress", phase="sampling", step=ctx.step, total_steps=None)
         for prompt in samples.prompts:
-            if engine.stop_requested():
+            if should_stop():
                 break
             chat = task.recipe.method == "sft" and tokenizer.chat_template
             turns = [{"role": "user", "content": prompt}]
@@ -44,6 +50,6 @@ class SampleCallback(Callback):
                 max_new_tokens=samples.max_new_tokens,
                 temperature=0.0,
                 stop_ids=stop_ids,
-                should_stop=engine.stop_requested,
+                should_stop=should_stop,
             )
             ctx.write("sample", step=ctx.step, prompt=prompt, text="".join(decode_stream(tokenizer, tokens)))

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from nexa_torch.data.module import BaseDataModule, GlobalSampler, row_loader
 from nexa_torch.data.prepare import PreparedData, prepare_data
 from nexa_torch.data.rows import IGNORED, Batch, Rows
+from nexa_torch.data.streaming import StreamedRows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,15 +44,20 @@ class LanguageDataModule(BaseDataModule):
         return self.data.tokenizer
 
     def prepare_data(self) -> None:
-        """Nothing is kept on disk."""
+        """Encode and pack the data and keep it in the cache folder, where it is not yet. Raises DataError."""
+        self._data = prepare_data(self.recipe, on_progress=self.on_progress)
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, check, encode and pack the data. Raises DataError."""
-        self._data = prepare_data(self.recipe, on_progress=self.on_progress)
+        """Open the prepared rows; whichever process comes first makes them. Raises DataError."""
+        if self._data is None:
+            self._data = prepare_data(self.recipe, on_progress=self.on_progress)
 
     def train_dataloader(self, rank: int, world_size: int) -> tuple[DataLoader[TokenBatch], GlobalSampler]:
         """Loader of this rank's microbatches."""
-        return row_loader(self.recipe, RowsDataset(self.data.train), rank, world_size, train=True, collate=collate)
+        rows = self.data.train
+        return row_loader(
+            self.recipe, RowsDataset(rows), rank, world_size, train=True, shuffle=not rows.ordered, collate=collate
+        )
 
     def val_dataloader(self, rank: int, world_size: int) -> tuple[DataLoader[TokenBatch], GlobalSampler] | None:
         """Loader of held-out rows in order; None where the recipe holds nothing out."""
@@ -80,7 +86,7 @@ class LanguageDataModule(BaseDataModule):
 class RowsDataset(Dataset[Batch]):
     """Token rows as a torch data set, which gives a whole microbatch in one call."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Rows | StreamedRows) -> None:
         self._rows = rows
 
     def __len__(self) -> int:

@@ -6,7 +6,7 @@ A block's weights are put together when it is computed and let go afterwards (to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +24,12 @@ from torch.distributed.fsdp import (
 )
 
 from nexa_torch.distributed.strategy import Strategy, frozen_names
+from nexa_torch.engine.windows import Microbatch
 
 if TYPE_CHECKING:
     from nexa.recipe.schema import DistributedSection
     from nexa_torch.distributed.ranks import Ranks
+    from nexa_torch.tasks.base import TrainingTask
 
 
 class ShardedStrategy(Strategy):
@@ -47,49 +49,74 @@ class ShardedStrategy(Strategy):
             else MixedPrecisionPolicy(cast_forward_inputs=False)
         )
 
-    def spread(self, network: nn.Module, *, whole: nn.Module | None = None) -> None:
-        """Shard every block, then the rest of the model; the parameters become DTensors."""
-        offloads = self._section.cpu_offload and self.ranks.device.type != "cpu"
-        if not offloads:
-            network.to(self.ranks.device)
+    def spread(self, model: nn.Module, task: TrainingTask) -> nn.Module:
+        """Shard every block, then the rest of the model; the parameters become DTensors.
+
+        Group by group, so that a device never holds the whole model.
+        """
         mesh = init_device_mesh(self.ranks.device.type, (self.ranks.world_size,), mesh_dim_names=("ranks",))
+        offloads = self._section.cpu_offload and self.ranks.device.type != "cpu"
         options: dict[str, Any] = {
             "mesh": mesh,
             "mp_policy": self._precision,
             "offload_policy": CPUOffloadPolicy() if offloads else OffloadPolicy(),
         }
-        for block in find_blocks(network):
+        for block in find_blocks(model):
             fully_shard(block, reshard_after_forward=self._section.reshard_after_forward, **options)
         # What the forward pass ends with the backward pass begins with.
-        fully_shard(network, reshard_after_forward=False, **options)
-        self._roots = [module for module in network.modules() if isinstance(module, FSDPModule)]
-        for module in self._roots:
-            module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)
-        self._network = network
+        fully_shard(model, reshard_after_forward=False, **options)
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.set_gradient_divide_factor(1.0)
+                module.set_force_sum_reduction_for_comms(True)
+        self._model = model
+        if task.uses_weights:
+            for name in ("train_step", "validation_step"):
+                setattr(task, name, _as_forward(model, name, getattr(task, name)))
+        return model
 
-    def forward_method(self, network: nn.Module, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Put the outermost group's weights together for the time of the call."""
-        setattr(network, name, function)
-        register_fsdp_forward_method(network, name)
-        method: Callable[..., Any] = getattr(network, name)
-        return method
+    def passes(self, parts: Sequence[Microbatch], idle_batch: Callable[[], Any]) -> Iterator[tuple[Microbatch, bool]]:
+        """As many on every rank as on the one with most microbatches."""
+        ranks = self.ranks
+        count = ranks.largest(len(parts))
+        for number in range(count):
+            if number < len(parts):
+                part = parts[number]
+            else:
+                batch = parts[0].batch if parts else idle_batch()
+                part = Microbatch(
+                    number=number * self.ranks.world_size + self.ranks.rank, batch=batch, weight=0, size=0
+                )
+            yield part, number == count - 1
 
     def last_backward(self, last: bool) -> AbstractContextManager[Any]:
         """Add gradients over ranks in the step's last backward pass only; before it they stay whole here."""
-        self._network.set_requires_gradient_sync(last)
-        self._network.set_is_last_backward(last)
+        self._model.set_requires_gradient_sync(last)
+        self._model.set_is_last_backward(last)
         return nullcontext()
 
     def sum_gradients(self) -> None:
         """The last backward pass has added and sharded them."""
 
-    def full_state(self, module: nn.Module, *, trained_only: bool) -> dict[str, Tensor]:
-        """Gather weight by weight, so that a device holds at most one whole weight more."""
+    def full_state(self, model: nn.Module, *, trained_only: bool, copy: bool) -> dict[str, Tensor]:
+        """Gather weight by weight into CPU memory, so that a device holds at most one whole weight more."""
         options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=trained_only)
-        left_out = frozen_names(module) if trained_only else set()
-        state = get_model_state_dict(module, options=options)
-        return {name: value for name, value in state.items() if name not in left_out}
+        state = dict(get_model_state_dict(model, options=options))
+        for name in frozen_names(model) if trained_only else ():
+            state.pop(name, None)
+        first: dict[int, str] = {}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            if name in state:
+                state[name] = state[first.setdefault(id(parameter), name)]
+        return state
+
+
+def _as_forward(model: nn.Module, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    """`method` with the outermost group's weights put together for the time of each call."""
+    setattr(model, f"nexa_{name}", method)
+    register_fsdp_forward_method(model, f"nexa_{name}")
+    registered: Callable[..., Any] = getattr(model, f"nexa_{name}")
+    return registered
 
 
 def find_blocks(network: nn.Module) -> list[nn.Module]:

@@ -15,7 +15,7 @@ from datetime import timedelta
 
 from torch.distributed import DistStoreError, Store
 
-from nexa.errors import WorkerError
+from nexa.errors import NexaError, UserError, WorkerError
 from nexa.worker.identity import Liveness, ProcessIdentity
 
 BEAT_SECONDS = 2.0
@@ -110,9 +110,30 @@ class Presence:
                     hint="start one process for each GPU, with LOCAL_RANK set",
                 )
 
-    def arrived(self, mark: str) -> None:
-        """Note that this rank reached a place in the program."""
-        self._store.set(f"at/{mark}/{self._me.rank}", "1")
+    def arrived(self, mark: str, flag: bool = False) -> None:
+        """Note that this rank reached a place in the program, with a flag for the others."""
+        self._store.set(f"at/{mark}/{self._me.rank}", str(int(flag)))
+
+    def gather(self, mark: str, flag: bool) -> bool:
+        """Wait until all have reached a place; see `Ranks.gather`."""
+        self.arrived(mark, flag)
+        while absent := self.absent_from(mark):
+            self._raise_failures(absent)
+            time.sleep(_POLL_SECONDS)
+        return any(self._get(f"at/{mark}/{member.rank}") == "1" for member in self.present)
+
+    def _raise_failures(self, members: Iterable[Member]) -> None:
+        """Raise what a member failed with, or that it ended."""
+        gone = []
+        for member in members:
+            # Gone first: one that fails leaves its reason before it ends.
+            ended = member.is_gone
+            if (failure := self._failure(member)) is not None:
+                raise failure
+            if ended:
+                gone.append(member)
+        if gone:
+            raise _gone(gone)
 
     def absent_from(self, mark: str) -> list[Member]:
         """Who has not reached that place."""
@@ -134,11 +155,28 @@ class Presence:
 
     def fail(self, error: BaseException) -> None:
         """Leave the reason why this rank can't go on, for those that wait for it."""
-        message = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
+        known = isinstance(error, NexaError)
+        reason = {
+            "message": error.message if isinstance(error, NexaError) else f"{type(error).__name__}: {error}",
+            "hint": error.hint if isinstance(error, NexaError) else None,
+            "known": known,
+            "exit_code": error.exit_code if isinstance(error, NexaError) else 1,
+        }
         try:
-            self._store.set(f"failed/{self._me.rank}", message)
+            self._store.set(f"failed/{self._me.rank}", json.dumps(reason))
         except (DistStoreError, RuntimeError):
             return
+
+    def _failure(self, member: Member) -> NexaError | None:
+        """The error that a member left. One raised on purpose is the whole group's, in its own words."""
+        text = self._get(f"failed/{member.rank}")
+        if text is None:
+            return None
+        reason = json.loads(text)
+        if not reason["known"]:
+            return WorkerError(f"{member} failed: {reason['message']}", hint=f"its log: logs/*-{member.rank}.log")
+        kind = UserError if reason["exit_code"] == UserError.exit_code else WorkerError
+        return kind(reason["message"], hint=reason["hint"])
 
     def finish(self) -> None:
         """Stop beating."""
@@ -146,7 +184,7 @@ class Presence:
         if self._thread is not None:
             self._thread.join()
 
-    def explain(self, error: BaseException, *, timeout: float) -> WorkerError:
+    def explain(self, error: BaseException, *, timeout: float) -> NexaError:
         """Say in words why a collective failed: who failed, ended or fell silent.
 
         timeout: seconds the collective was given. Takes some seconds where nobody has said why.
@@ -156,11 +194,10 @@ class Presence:
         others = [member for member in self.present if member.rank != self._me.rank]
         self._watch(others)
         while self._clock() < deadline:
-            for member in others:
-                if (reason := self._get(f"failed/{member.rank}")) is not None:
-                    return WorkerError(f"{member} failed: {reason}", hint=f"its log: logs/*-{member.rank}.log")
-            if gone := [member for member in others if member.is_gone]:
-                return _gone(gone)
+            try:
+                self._raise_failures(others)
+            except NexaError as failure:
+                return failure
             time.sleep(_POLL_SECONDS)
         self._watch(others)
         silent = [member for member in others if not self._beats_on(member)]

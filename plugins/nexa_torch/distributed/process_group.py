@@ -77,6 +77,7 @@ def join(place: RankEnvironment, choice: DeviceChoice, *, timeout: float) -> Ite
             rank=place.rank,
             world_size=place.world_size,
             device=choice.device,
+            local_rank=place.local_rank,
             background=background,
             presence=presence,
         )

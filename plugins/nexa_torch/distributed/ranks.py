@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """The group of worker processes, and the device of this one.
+    """The group of worker processes, and the device of this one. local_rank: counts on its machine.
 
     background: a group of its own on the CPU, for a thread that saves while training goes on; None
     with one process. presence: who else is there, None with one process.
@@ -27,6 +27,7 @@ class Ranks:
     rank: int
     world_size: int
     device: torch.device
+    local_rank: int = 0
     background: dist.ProcessGroup | None = field(default=None, repr=False, compare=False)
     presence: Presence | None = field(default=None, repr=False, compare=False)
 
@@ -48,6 +49,22 @@ class Ranks:
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank; all ranks get the same answer."""
         return self.sum_counts(int(flag))[0] > 0
+
+    def largest(self, value: int) -> int:
+        """The largest of all ranks' integers."""
+        if self.world_size == 1:
+            return value
+        found = torch.tensor(value, device=self.device)
+        dist.all_reduce(found, op=dist.ReduceOp.MAX)
+        return int(found)
+
+    def gather(self, mark: str, flag: bool = False) -> bool:
+        """Wait until every rank has come to a place in the program; returns whether any set the flag.
+
+        No collective: there is no time-out while all live, and waiting costs the machine nothing. Raises
+        the error of a rank that failed on its way, and WorkerError naming one that ended.
+        """
+        return flag if self.presence is None else self.presence.gather(mark, flag)
 
     def barrier(self) -> None:
         """Wait until every rank is here."""

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from nexa_torch.distributed.synchronize import GradientSynchronizer
 
 if TYPE_CHECKING:
     from nexa.recipe.schema import DistributedSection
     from nexa_torch.distributed.ranks import Ranks
+    from nexa_torch.engine.windows import Microbatch
+    from nexa_torch.tasks.base import TrainingTask
 
 
 class Strategy(ABC):
@@ -35,18 +35,20 @@ class Strategy(ABC):
         self.ranks = ranks
 
     @abstractmethod
-    def spread(self, network: nn.Module, *, whole: nn.Module | None = None) -> None:
+    def spread(self, model: nn.Module, task: TrainingTask) -> nn.Module:
         """Move the model to its device and spread it, in place; before the optimizer is built.
 
-        whole: the module whose parameters an adapter added too, where `network` is inside it.
+        Makes `task`'s step methods safe to call where they use weights outside the model's own forward.
         """
 
-    @abstractmethod
-    def forward_method(self, network: nn.Module, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, which uses weights of `network` outside its own forward, made safe to call.
+    def passes(self, parts: Sequence[Microbatch], idle_batch: Callable[[], Any]) -> Iterator[tuple[Microbatch, bool]]:
+        """The forward and backward passes of this rank in one optimizer step, and whether each is the last.
 
-        name: attribute of `network` under which it is known.
+        idle_batch: gives what to compute on, with weight 0, where others have more microbatches and all
+        must compute together.
         """
+        for number, part in enumerate(parts, 1):
+            yield part, number == len(parts)
 
     @abstractmethod
     def last_backward(self, last: bool) -> AbstractContextManager[Any]:
@@ -57,21 +59,12 @@ class Strategy(ABC):
         """After the last backward pass: leave the gradients' sum over ranks, or this rank's shard of it."""
 
     @abstractmethod
-    def full_state(self, module: nn.Module, *, trained_only: bool) -> dict[str, Tensor]:
-        """Every weight whole, copied to CPU memory of rank 0; empty on the other ranks.
+    def full_state(self, model: nn.Module, *, trained_only: bool, copy: bool) -> dict[str, Tensor]:
+        """Every weight whole, on rank 0; empty on the other ranks. All ranks call it.
 
-        trained_only: leave out parameters that are not trained. Names are those of
-        `module.state_dict()`. All ranks call it.
+        trained_only: leave out parameters that are not trained. copy: as copies in CPU memory, which
+        later steps do not change. Names are those of `model.state_dict()`; shared weights stay shared.
         """
-
-    def gradient_norm(self, parameters: Iterable[nn.Parameter]) -> Tensor:
-        """Global L2 norm of the gradients, the same on every rank, as a plain tensor."""
-        norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-        return norm.full_tensor() if isinstance(norm, DTensor) else norm
-
-    def clip(self, parameters: Iterable[nn.Parameter], limit: float, norm: Tensor) -> None:
-        """Scale the gradients down to the global L2 norm `limit`, given their `norm`."""
-        clip_grads_with_norm_(parameters, limit, norm)
 
 
 class ReplicatedStrategy(Strategy):
@@ -80,17 +73,13 @@ class ReplicatedStrategy(Strategy):
     name = "ddp"
     equal_passes = False
 
-    def spread(self, network: nn.Module, *, whole: nn.Module | None = None) -> None:
+    def spread(self, model: nn.Module, task: TrainingTask) -> nn.Module:
         """Move the model to this rank's device."""
-        module = network if whole is None else whole
-        module.to(self.ranks.device)
-        self._synchronizer = GradientSynchronizer(module.parameters(), world_size=self.ranks.world_size)
+        model.to(self.ranks.device)
+        self._synchronizer = GradientSynchronizer(model.parameters(), world_size=self.ranks.world_size)
         # On CPU the sums would take cores from the very computation they overlap with.
         self._overlaps = self.ranks.world_size > 1 and self.ranks.device.type != "cpu"
-
-    def forward_method(self, network: nn.Module, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Every weight is always there."""
-        return function
+        return model
 
     def last_backward(self, last: bool) -> AbstractContextManager[Any]:
         """Send gradients during the step's last backward pass where that is faster."""
@@ -100,13 +89,14 @@ class ReplicatedStrategy(Strategy):
         """Add the gradients over all ranks."""
         self._synchronizer.sum()
 
-    def full_state(self, module: nn.Module, *, trained_only: bool) -> dict[str, Tensor]:
-        """Copies of rank 0's weights."""
+    def full_state(self, model: nn.Module, *, trained_only: bool, copy: bool) -> dict[str, Tensor]:
+        """Rank 0's weights."""
         if not self.ranks.is_main:
             return {}
-        left_out = frozen_names(module) if trained_only else set()
-        state = module.state_dict(keep_vars=True)
-        return copy_to_cpu({name: value for name, value in state.items() if name not in left_out})
+        state = {name: value.detach() for name, value in model.state_dict(keep_vars=True).items()}
+        for name in frozen_names(model) if trained_only else ():
+            state.pop(name, None)
+        return copy_to_cpu(state) if copy else state
 
 
 def frozen_names(module: nn.Module) -> set[str]:

@@ -8,9 +8,17 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import get_total_norm
 
 BUCKET_BYTES = 64 << 20
 """Gradients travel in pieces of about this size: large enough to use the network, small enough to overlap."""
+
+
+def gradient_norm(parameters: Iterable[torch.nn.Parameter]) -> Tensor:
+    """Global L2 norm of the gradients as a plain tensor, the same on every rank also where they are sharded."""
+    norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 class GradientSynchronizer:

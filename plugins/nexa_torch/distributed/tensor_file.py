@@ -45,6 +45,8 @@ _DTYPES: Mapping[torch.dtype, str] = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+DTYPES: Mapping[str, torch.dtype] = {name: dtype for dtype, name in _DTYPES.items()}
+"""Torch's dtype for each name in a safetensors header."""
 _ALIGNMENT = 8
 
 

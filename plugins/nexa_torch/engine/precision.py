@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
+
+from nexa_torch.distributed.synchronize import gradient_norm
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -84,7 +86,7 @@ class Precision:
     @staticmethod
     def finite(parameters: Sequence[nn.Parameter]) -> bool:
         """Whether no gradient has overflowed; holds up the device."""
-        return bool(torch.isfinite(_norm(parameters)))
+        return bool(torch.isfinite(gradient_norm(parameters)))
 
     def step(self, optimizer: Optimizer, parameters: Sequence[nn.Parameter], max_norm: float | None) -> Tensor:
         """Unscale the gradients, clip them to a global L2 norm and take an optimizer step.
@@ -93,7 +95,7 @@ class Precision:
         counted in `figures`; its norm is not finite.
         """
         self.unscale(parameters)
-        norm = _norm(parameters)
+        norm = gradient_norm(parameters)
         if self.scale is not None:
             overflowed = not bool(torch.isfinite(norm))
             self.scale.update(overflowed=overflowed)
@@ -118,7 +120,3 @@ class Precision:
         """Take over the state of `state_dict`."""
         if self.scale is not None and state:
             self.scale.load_state_dict(state)
-
-
-def _norm(parameters: Sequence[nn.Parameter]) -> Tensor:
-    return get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])

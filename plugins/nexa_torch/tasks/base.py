@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from safetensors.torch import load_file, save_model
+import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nexa.errors import UserError
@@ -43,6 +44,19 @@ class TrainingTask(ABC):
     """What throughput counts, as in "samples_per_second"."""
     weight_unit: ClassVar[str | None] = None
     """What `batch_weight` counts, where that is something else, as in "trained_tokens_per_second"."""
+
+    @property
+    def uses_weights(self) -> bool:
+        """Whether the step methods use weights of the model other than by calling the model.
+
+        A sharded model then puts together, for the time of a step method, what no block of it holds.
+        """
+        return False
+
+    @property
+    def saves_trained_only(self) -> bool:
+        """Whether a checkpoint holds only the parameters that are trained, as an adapter's does."""
+        return False
 
     def __init__(self, config: Any, data_module: BaseDataModule | None = None) -> None:
         """config: a recipe, or anything whose `recipe` is one, such as `nexa_torch.Config`."""
@@ -120,9 +134,13 @@ class TrainingTask(ABC):
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         return (f"{total:,} parameters, {trained:,} trained",)
 
-    def save(self, model: nn.Module, folder: Path) -> None:
-        """Write the weights into a checkpoint folder: `model.safetensors`, and `task.json` to rebuild by."""
-        save_model(model, str(folder / WEIGHTS_FILE))
+    def save(self, model: nn.Module, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        """Write the weights into a checkpoint folder: `model.safetensors`, and `task.json` to rebuild by.
+
+        weights: what to write, by its name in `model.state_dict()`, whole. The model's own may be shards,
+        or of a later step already. Called on rank 0 alone.
+        """
+        save_file(_without_shared(weights), folder / WEIGHTS_FILE, {"format": "pt"})
         document = {
             "task": self.recipe.method,
             "model": self.recipe.model.model_dump(mode="json"),
@@ -148,6 +166,14 @@ class TrainingTask(ABC):
     def options(self) -> dict[str, Any]:
         """The recipe's section of this task's name; empty where it has none."""
         return dict(self.recipe.plugin_options.get(self.recipe.method, {}))
+
+
+def _without_shared(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights that share memory once, under the first of their names."""
+    kept: dict[tuple[int, torch.Size], str] = {}
+    for name, value in weights.items():
+        kept.setdefault((value.data_ptr() or id(value), value.shape), name)
+    return {name: weights[name].contiguous() for name in kept.values()}
 
 
 def _load(model: nn.Module, file: Path) -> tuple[list[str], list[str]]:

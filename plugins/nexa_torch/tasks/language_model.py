@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -61,6 +61,16 @@ class LanguageModelTask(TrainingTask):
         """The rows and their tokenizer."""
         assert isinstance(self.data_module, LanguageDataModule), "a language-model task needs a LanguageDataModule"
         return self.data_module
+
+    @property
+    def uses_weights(self) -> bool:
+        """The fused loss multiplies with the output head itself."""
+        return self.language.fused_head
+
+    @property
+    def saves_trained_only(self) -> bool:
+        """An adapter is saved without the model it changes."""
+        return self.language.adapter is not None
 
     def build_model(self) -> nn.Module:
         """Build or load the recipe's model, with its adapter. Raises UserError where model and data don't fit."""
@@ -144,9 +154,9 @@ class LanguageModelTask(TrainingTask):
         head = (torch_options(self.recipe).loss_chunk, width, self.language.vocabulary)
         return [(rows, width, inner), (rows, inner, width), head]
 
-    def save(self, model: nn.Module, folder: Path) -> None:
+    def save(self, model: nn.Module, folder: Path, weights: Mapping[str, Tensor]) -> None:
         """Write model and tokenizer as transformers, or PEFT for an adapter, reads them."""
-        save_model(self.language, self.module.tokenizer, folder)
+        save_model(self.language, self.module.tokenizer, folder, weights)
 
     def restore(self, model: nn.Module, folder: Path) -> None:
         """Put a checkpoint's weights, or its adapter's, into the model."""

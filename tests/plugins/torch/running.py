@@ -49,6 +49,10 @@ class Run:
         self._attempt = 0
         self._checkpoint: Path | None = None
 
+    def continue_from(self, checkpoint: Path, *, attempt: int) -> None:
+        """Let the next attempt be number `attempt` and continue from a checkpoint of another process."""
+        self._checkpoint, self._attempt = checkpoint, attempt - 1
+
     def attempt(self, *, stop: Callable[[], str | None] = lambda: None) -> Finished:
         """Train from where the last attempt ended."""
         self._attempt += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,7 +70,7 @@ def test_activations_are_counted(sections: dict[str, Any]) -> None:
     sizes = model_sizes(recipe.model)
     assert sizes is not None
     formula = activation_bytes(recipe, sizes, ROWS * LENGTH) + half_weight_bytes(recipe, sizes)
-    assert _kept_bytes(recipe) == pytest.approx(formula, rel=0.03)
+    assert _kept_bytes(recipe) == pytest.approx(formula, rel=0.06)
 
 
 def test_checkpointing_is_counted() -> None:
@@ -78,8 +79,8 @@ def test_checkpointing_is_counted() -> None:
     assert sizes is not None
     full, selective, plain = (activation_bytes(recipe, sizes, ROWS * LENGTH) for recipe in recipes)
     assert full < selective < plain
-    one_block = plain // sizes.layers
-    assert _kept_bytes(recipes[0]) == pytest.approx(full - one_block, rel=0.03)
+    one_block = (plain - activation_bytes(_recipe(), replace(sizes, layers=0), ROWS * LENGTH)) // sizes.layers
+    assert _kept_bytes(recipes[0]) == pytest.approx(full - one_block, rel=0.06)
 
 
 @pytest.mark.parametrize(

@@ -287,5 +287,5 @@ def test_exact_resume(tmp_path: Path, name: str) -> None:
     assert {**first.series("loss"), **second.series("loss")} == whole.series("loss")
     assert second.checkpoint is not None
     assert whole.checkpoint is not None
-    for file in ("model.safetensors", "trainer/optimizer.safetensors"):
+    for file in ("model.safetensors", "trainer/optimizer/state.safetensors"):
         assert (second.checkpoint / file).read_bytes() == (whole.checkpoint / file).read_bytes()

@@ -14,9 +14,10 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input, Select, Static, TextArea
 
+from nexa.recipe.render import flow_text
 from nexa.text import sanitize
 from nexa.tui.forms.fields import Control, Field
-from nexa.tui.forms.text import flow_text, to_text
+from nexa.tui.forms.text import to_text
 
 if TYPE_CHECKING:
     from nexa.tui.forms.form import RecipeForm
@@ -80,6 +81,11 @@ class FieldEditor(Vertical):
             (f"\n{sanitize(note)}" if note else "", "$foreground-muted"),
         )
         self.query_one("#field-about", Static).update(about)
+
+    def show_trouble(self, text: str) -> None:
+        """Say why there is no form."""
+        self._form = self._field = None
+        self.query_one("#field-about", Static).update(Content.styled(f"✗ {sanitize(text)}", "$error"))
 
     async def edit(self) -> None:
         """Open the field's control; a switch changes at once."""

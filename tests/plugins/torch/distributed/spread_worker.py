@@ -12,13 +12,16 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch.nn.utils import clip_grads_with_norm_
 
 from nexa.recipe.schema import AdapterSection, DistributedSection, ModelSection
 from nexa_torch.data.tokenizer import load_tokenizer
 from nexa_torch.distributed.process_group import process_group
 from nexa_torch.distributed.ranks import Ranks
 from nexa_torch.distributed.strategy import choose_strategy
-from nexa_torch.models import apply_lora, load_model
+from nexa_torch.distributed.synchronize import gradient_norm
+from nexa_torch.engine.windows import Microbatch
+from nexa_torch.models import LanguageModel, apply_lora, load_model
 
 CASES = ("pretrain", "sft", "lora")
 STEPS, ROWS_A_STEP, WIDTH = 3, 4, 24
@@ -38,6 +41,15 @@ def rows(step: int, masked: bool) -> list[dict[str, torch.Tensor]]:
     return made
 
 
+class Loss:
+    """The little of a task that a strategy needs: a step method that uses the output head's weight itself."""
+
+    uses_weights = True
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.train_step = self.validation_step = model.loss_sum
+
+
 def train(ranks: Ranks, strategy_name: str, case: str, folder: Path) -> None:
     """Train one case and report."""
     section = ModelSection(
@@ -51,8 +63,8 @@ def train(ranks: Ranks, strategy_name: str, case: str, folder: Path) -> None:
             torch.nn.init.normal_(parameter, std=0.05)
     distributed = DistributedSection.model_validate({"strategy": strategy_name})
     strategy = choose_strategy(distributed, ranks, precision="fp32")
-    strategy.spread(model.network, whole=model.adapter)
-    loss_sum = strategy.forward_method(model.network, "loss_sum", model.loss_sum)
+    task = Loss(model)
+    strategy.spread(model.network, task)
     parameters = [p for p in model.network.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-2)
     losses, norms = [], []
@@ -60,23 +72,21 @@ def train(ranks: Ranks, strategy_name: str, case: str, folder: Path) -> None:
         batches = rows(step, masked=case == "sft")
         scale = 1.0 / sum(int((batch["labels"] != -100).sum()) for batch in batches)
         mine = batches[ranks.rank :: ranks.world_size]
-        passes = -(-len(batches) // ranks.world_size) if strategy.equal_passes else len(mine)
+        parts = [Microbatch(number=number, batch=batch, weight=1, size=1) for number, batch in enumerate(mine)]
         total = torch.zeros(())
-        for number in range(passes):
-            idle = number >= len(mine)
-            batch = batches[0] if idle else mine[number]
-            with strategy.last_backward(number == passes - 1):
-                loss = loss_sum(batch, scale=0.0 if idle else scale, chunk=16)
+        for part, last in strategy.passes(parts, lambda batches=batches: batches[0]):
+            loss = task.train_step(part.batch, scale=scale * part.weight, chunk=16)
+            with strategy.last_backward(last):
                 loss.backward()
             total += loss.detach()
         strategy.sum_gradients()
-        norm = strategy.gradient_norm(parameters)
-        strategy.clip(parameters, 0.5, norm)
+        norm = gradient_norm(parameters)
+        clip_grads_with_norm_(parameters, 0.5, norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(ranks.sum(total).item())
         norms.append(float(norm))
-    weights = strategy.full_state(model.adapter or model.network, trained_only=model.adapter is not None)
+    weights = strategy.full_state(model.network, trained_only=model.adapter is not None, copy=True)
     if ranks.is_main:
         (folder / f"{case}.json").write_text(json.dumps({"losses": losses, "norms": norms}))
         save_file({name: value.clone() for name, value in weights.items()}, folder / f"{case}.safetensors")

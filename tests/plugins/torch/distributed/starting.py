@@ -23,9 +23,10 @@ def free_port() -> int:
 
 @dataclass
 class Processes:
-    """The processes of one group, by rank."""
+    """The processes of one group, in the order of their ranks, and the port they meet at."""
 
     ranks: list[subprocess.Popen[str]]
+    port: int
 
     def wait(self) -> list[tuple[int, str]]:
         """Exit code and output of each; kills those that hang."""
@@ -46,9 +47,12 @@ class Processes:
             assert code == 0, out[-4000:]
 
 
-def start(script: str, *arguments: str, world_size: int = 2, ranks: Sequence[int] | None = None) -> Processes:
-    """Start `script`, a file beside this one, once for each rank."""
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+def start(
+    script: str, *arguments: str, world_size: int = 2, ranks: Sequence[int] | None = None, port: int | None = None
+) -> Processes:
+    """Start `script`, a file beside this one, once for each rank, or for some `ranks` alone."""
+    port = port or free_port()
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     started = []
     for rank in range(world_size) if ranks is None else ranks:
         place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
@@ -62,4 +66,4 @@ def start(script: str, *arguments: str, world_size: int = 2, ranks: Sequence[int
                 text=True,
             )
         )
-    return Processes(started)
+    return Processes(started, port)
