@@ -40,6 +40,9 @@ COMMANDS: dict[str, CommandEntry] = {
     "logs": CommandEntry("nexa.cli.logs:command", "Print what a run's workers wrote.", "Watch"),
     "metrics": CommandEntry("nexa.cli.metrics:command", "Print a run's losses and speeds.", "Watch"),
     "recipe": CommandEntry("nexa.cli.recipe:command", "List, show, check and make recipes.", "Prepare"),
+    "verify-resume": CommandEntry(
+        "nexa.cli.verify_resume:command", "Cut and resume a run, and compare it bit by bit.", "Prepare"
+    ),
     "plugins": CommandEntry("nexa.cli.plugins:command", "List plugins and what is wrong with them.", "Prepare"),
     "doctor": CommandEntry("nexa.cli.doctor:command", "Check this machine and say what to install.", "Prepare"),
     "artifacts": CommandEntry("nexa.cli.artifacts:command", "List, verify and clean up checkpoints.", "Use"),
