@@ -9,7 +9,7 @@ promised; so this module imports nothing else either.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -98,11 +98,12 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewToken:
-    """One token of the first batch: its text, and whether the loss is taken on it."""
+    """One token of a row: its text, whether the loss is taken on it, and its document's number in the row, from 0."""
 
     id: int
     text: str
     trained: bool
+    document: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +120,42 @@ class Preview:
     tokens: int
     trained_tokens: int
     total_steps: int
+    warnings: Sequence[str] = ()
+
+
+PrepareProgress = Callable[[str, int, "int | None"], None]
+"""Called as (phase, done, total), total None where it is not known; may raise to stop the work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedPart:
+    """Training or held-out data in numbers.
+
+    rows: rows of at most `row_length` tokens. empty_places: rows × row_length less the tokens in them.
+    trained_tokens: positions that carry loss.
+    """
+
+    documents: int
+    rows: int
+    tokens: int
+    trained_tokens: int
+    empty_places: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What `Backend.prepare` made, or found made already (`reused`).
+
+    folders: the prepared folders, see `nexa.prepared`. bytes: their size. validation: None where nothing is
+    held out. warnings: things a person should know before training, in words.
+    """
+
+    folders: Sequence[Path]
+    bytes: int
+    reused: bool
+    row_length: int
+    train: PreparedPart
+    validation: PreparedPart | None = None
     warnings: Sequence[str] = ()
 
 
@@ -191,6 +228,21 @@ class Backend(ABC):
 
         Raises DataError where the data can't be trained on.
         """
+
+    def prepare(self, recipe: Recipe, *, on_progress: PrepareProgress | None = None) -> Preparation:
+        """Make the recipe's data ready for training and keep it, so that a run starts at once.
+
+        Offered by backends with capability "prepare". Loads no model and needs no GPU. Raises DataError where
+        the data can't be trained on.
+        """
+        raise UserError(f"{type(self).__name__} prepares no data before a run")
+
+    def show_rows(self, recipe: Recipe, start: int, count: int) -> Sequence[Sequence[PreviewToken]]:
+        """Up to `count` training rows from row `start` (from 0) on; offered with capability "prepare".
+
+        Raises UserError where there is no row `start`.
+        """
+        raise UserError(f"{type(self).__name__} shows no rows of prepared data")
 
     @abstractmethod
     def run(self, context: RunContext) -> RunResult:

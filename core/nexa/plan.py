@@ -70,9 +70,12 @@ class Plan:
         """Checkpoints that lie in the store at the same time, at most; 1 where the run's length is unknown."""
         every, total = self.recipe.training.save_every_steps, self.estimate.total_steps
         saves = math.ceil(total / every) if every is not None and total is not None else 1
-        keep_last = self.recipe.checkpointing.keep_last
+        keeping = self.recipe.checkpointing
+        if keeping.keep_last is None:
+            return saves
+        held_out = bool(self.recipe.data.validation.model_fields_set)
         # A new checkpoint is committed before the oldest one goes.
-        return saves if keep_last is None else min(saves, keep_last + 1)
+        return min(saves, keeping.keep_last + 1 + (keeping.keep_best if held_out else 0))
 
     @property
     def disk_bytes(self) -> int | None:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nexa.errors import UserError
+from nexa.errors import NexaError, UserError
 
 if TYPE_CHECKING:
     from nexa.backend import LaunchSpec, Resources
@@ -55,6 +55,13 @@ class JobRef:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+class UncertainSubmissionError(NexaError):
+    """The scheduler did not answer in time, so that nobody knows whether it took the job.
+
+    The attempt stays open: if there is a job, it is found by `Scheduler.find` or makes itself known.
+    """
+
+
 class JobState(StrEnum):
     """A scheduler's view of a job. UNKNOWN means the scheduler can't be asked now."""
 
@@ -66,11 +73,16 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class JobStatus:
-    """State of one job and, in plain words, the reason it waits or ended."""
+    """State of one job and, in plain words, the reason it waits or ended.
+
+    failed: the scheduler itself saw the job end badly, so that a job without a supervisor's record need
+    not be waited for.
+    """
 
     state: JobState
     reason: str = ""
     nodes: Sequence[str] = ()
+    failed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +169,16 @@ class Scheduler(ABC):
     def submit(self, attempt: Attempt, submission: Submission) -> JobRef:
         """Start the attempt and return at once; the job outlives the calling process.
 
-        Raises NexaError, quoting the scheduler's own words, when it is refused.
+        Raises NexaError, quoting the scheduler's own words, when it is refused, and
+        UncertainSubmissionError when nobody knows whether it was.
         """
+
+    def find(self, attempts: Sequence[Attempt]) -> Sequence[JobRef | None]:
+        """Return the job of each attempt whose submitting process did not live to record it, in order.
+
+        None where there is no job or the scheduler can't tell. Asked of schedulers with capability "find".
+        """
+        return [None] * len(attempts)
 
     @abstractmethod
     def status(self, jobs: Sequence[JobRef]) -> Sequence[JobStatus]:
@@ -172,9 +192,9 @@ class Scheduler(ABC):
         """Ask the job's workers to stop at the step boundary, or with `force` end them all."""
 
     def requeue(self, job: JobRef) -> None:
-        """Put a job back into the queue, to start again later; offered by schedulers with capability "requeue".
+        """Save a checkpoint and put the job back into the queue, to start again later; a held job is released.
 
-        Raises UserError where the scheduler can't.
+        Offered by schedulers with capability "requeue". Raises UserError where it can't be done.
         """
         raise UserError(f"{type(self).__name__} can't requeue a job", hint="stop the run, then: nexa resume")
 

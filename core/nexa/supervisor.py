@@ -15,14 +15,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from nexa.errors import NexaError, UserError, WorkerError
 from nexa.files import ReservedFile, read_json, write_json_once
 from nexa.logs import configure_logging
+from nexa.quantities import seconds_of
 from nexa.worker.command import worker_argv, worker_environment
 from nexa.worker.identity import ProcessIdentity
 from nexa.worker.output import redirect_to
@@ -35,15 +36,21 @@ ORPHAN_GRACE_SECONDS = 30.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _ELASTIC_EXIT = re.compile(r"exitcode\s*:\s*-(\d+)\s*\(pid: \d+\)")
 
+# Workers that are still there at the time limit get this long to end before they are killed.
+_LIMIT_GRACE_SECONDS = 2.0
+
 _log = logging.getLogger("nexa.supervisor")
 
 
 class Supervisor:
-    """Starts the workers of one attempt on this machine and waits for their end."""
+    """Starts the workers of one attempt on this machine and waits for their end.
+
+    A scheduler's own supervisor overrides `command`, `stop_reason`, `time_limit` and `conclude`.
+    """
 
     def __init__(self, place: WorkerPlace) -> None:
-        self._place = place
-        self._plan = read_plan(place.run_dir)
+        self.place = place
+        self.plan = read_plan(place.run_dir)
         self._exit_file = ReservedFile(place.attempt_dir / "exit.json")
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_writer, False)
@@ -52,10 +59,10 @@ class Supervisor:
     def claim(self) -> None:
         """Become the one supervisor of the attempt. Raises UserError when there is one already."""
         identity = ProcessIdentity.current().document()
-        if not write_json_once(self._place.attempt_dir / "supervisor.json", identity):
+        if not write_json_once(self.place.attempt_dir / "supervisor.json", identity):
             self._exit_file.release()
             raise UserError(
-                f"attempt {self._place.attempt} of {self._place.run_dir.name} already has a supervisor",
+                f"attempt {self.place.attempt} of {self.place.run_dir.name} already has a supervisor",
                 hint="a supervisor is started once; to try again: nexa resume",
             )
 
@@ -69,25 +76,45 @@ class Supervisor:
         try:
             workers = self._start()
         except OSError as error:
-            reason = f"the workers can't be started with {self._plan['launch']['python']}: {error.strerror or error}"
+            reason = f"the workers can't be started with {self.plan['launch']['python']}: {error.strerror or error}"
             _log.error(reason)
             self._record(1, None, "failed", reason)
             return 1
         code = self._wait(workers)
         left = end_processes(
-            self._place.run_dir, self._place.attempt, grace_seconds=ORPHAN_GRACE_SECONDS, spare={os.getpid()}
+            self.place.run_dir, self.place.attempt, grace_seconds=ORPHAN_GRACE_SECONDS, spare={os.getpid()}
         )
         if left:
             _log.error("processes %s can't be ended", left)
-        state, reason = conclude(self._place.attempt_dir, code, self._log_tail())
-        _log.info("attempt %d ended: %s %s", self._place.attempt, state, reason)
+        state, reason = self.conclude(code)
+        _log.info("attempt %d ended: %s %s", self.place.attempt, state, reason)
         self._record(code, -code if code < 0 else None, state, reason)
         return 128 - code if code < 0 else code
 
+    def command(self) -> tuple[list[str], dict[str, str]]:
+        """Command and environment that start the workers."""
+        launch = self.plan["launch"]
+        argv = worker_argv(launch, self.place.run_dir, self.place.attempt)
+        return argv, worker_environment(os.environ, launch, self.place.run_dir, self.place.attempt)
+
+    def stop_reason(self, signal_name: str) -> str:
+        """What to tell the workers when a signal asks this supervisor to stop them."""
+        return f"{signal_name} received by the supervisor"
+
+    def time_limit(self) -> tuple[float, float] | None:
+        """Seconds from now at which to ask the workers to stop, and at which to end them; None without a limit."""
+        cluster = self.plan["recipe"].get("cluster") or {}
+        if cluster.get("time_limit") is None:
+            return None
+        limit = float(seconds_of(cluster["time_limit"]))
+        return limit - float(cluster["stop_lead_seconds"]), limit
+
+    def conclude(self, code: int) -> tuple[str, str]:
+        """State and reason of the attempt whose workers ended with `code` (negative for a signal)."""
+        return conclude(self.place.attempt_dir, code, self.log_tail())
+
     def _start(self) -> subprocess.Popen[bytes]:
-        launch = self._plan["launch"]
-        argv = worker_argv(launch, self._place.run_dir, self._place.attempt)
-        environment = worker_environment(os.environ, launch, self._place.run_dir, self._place.attempt)
+        argv, environment = self.command()
         _log.info("starting workers: %s", shlex.join(argv))
         return subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
 
@@ -95,27 +122,51 @@ class Supervisor:
         self._signal = signal.Signals(number).name
 
     def _wait(self, workers: subprocess.Popen[bytes]) -> int:
-        """Wait for the end of the workers; pass a signal on as a stop request."""
+        """Wait for the end of the workers; pass a signal or the time limit on as a stop request."""
+        limit = self.time_limit()
+        begun = time.monotonic()
         while True:
             code = workers.poll()
             if code is not None:
                 return code
             if self._signal is not None:
-                self._request_stop(f"{self._signal} received by the supervisor")
-                self._signal = None
-            select.select([self._wake_reader], [], [], 60.0)
+                name, self._signal = self._signal, None
+                self.request_stop(self.stop_reason(name))
+            patience = 60.0
+            if limit is not None:
+                patience = min(patience, self._keep_limit(*limit, time.monotonic() - begun))
+            select.select([self._wake_reader], [], [], patience)
             while select.select([self._wake_reader], [], [], 0)[0]:
                 os.read(self._wake_reader, 4096)
 
-    def _request_stop(self, reason: str) -> None:
+    def _keep_limit(self, stop_after: float, end_after: float, elapsed: float) -> float:
+        """Stop or end the workers when their time is over; returns seconds until the next look."""
+        if elapsed >= end_after:
+            _log.error("the time limit is over; the workers are ended")
+            write_json_once(
+                self.place.attempt_dir / "kill",
+                {"reason": "the time limit was over before a checkpoint was saved", "requested_at": time.time()},
+            )
+            end_processes(
+                self.place.run_dir, self.place.attempt, grace_seconds=_LIMIT_GRACE_SECONDS, spare={os.getpid()}
+            )
+            return 1.0
+        if elapsed < stop_after:
+            return stop_after - elapsed
+        limit = self.plan["recipe"]["cluster"]["time_limit"]
+        self.request_stop(f"time limit of {limit}")
+        return end_after - elapsed
+
+    def request_stop(self, reason: str) -> None:
+        """Ask the workers to stop at the next step boundary; the first reason stays."""
         try:
-            write_json_once(self._place.attempt_dir / "stop", {"reason": reason, "requested_at": time.time()})
+            write_json_once(self.place.attempt_dir / "stop", {"reason": reason, "requested_at": time.time()})
         except OSError as error:
             _log.error("the stop request can't be written: %s", error)
 
-    def _log_tail(self) -> str:
+    def log_tail(self) -> str:
         """End of the supervisor's log, where torchrun says how its ranks ended."""
-        path = supervisor_log(self._place.run_dir, self._place.attempt)
+        path = supervisor_log(self.place.run_dir, self.place.attempt)
         try:
             with path.open("rb") as file:
                 file.seek(max(0, path.stat().st_size - 16384))
@@ -211,20 +262,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         place = WorkerPlace.from_command([word for word in arguments if word != "--detach"], {})
         report = _detach() if detach else None
-        supervisor = _prepare(place, report)
+        supervisor = prepare(place, make=Supervisor, report=report)
     except NexaError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return supervisor.run()
 
 
-def _prepare(place: WorkerPlace, report: int | None) -> Supervisor:
-    """Become the attempt's supervisor, and tell the detaching parent how that went. Raises NexaError."""
+SupervisorType = TypeVar("SupervisorType", bound=Supervisor)
+
+
+def prepare(
+    place: WorkerPlace,
+    *,
+    make: Callable[[WorkerPlace], SupervisorType],
+    report: int | None = None,
+) -> SupervisorType:
+    """Become the attempt's supervisor, with a log of its own.
+
+    make: the supervisor's class. report: descriptor on which a detaching parent hears how that went.
+    Raises NexaError.
+    """
     try:
         redirect_to(supervisor_log(place.run_dir, place.attempt))
         configure_logging(sys.stderr, run_id=place.run_dir.name, attempt=place.attempt, rank="supervisor")
         try:
-            supervisor = Supervisor(place)
+            supervisor = make(place)
         except OSError as error:
             raise WorkerError(f"the run folder {place.run_dir} can't be written: {error.strerror or error}") from error
         supervisor.claim()

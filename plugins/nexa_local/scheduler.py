@@ -8,12 +8,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nexa.errors import NexaError, Problem
 from nexa.files import read_json, write_json_once
+from nexa.quantities import bytes_of
 from nexa.scheduler import (
     Attempt,
     ClusterView,
@@ -24,6 +25,7 @@ from nexa.scheduler import (
     Scheduler,
     Submission,
 )
+from nexa.units import size
 from nexa.worker.command import ATTEMPT_VARIABLE, RUN_DIR_VARIABLE
 from nexa.worker.environment import gpu_names, memory_bytes, usable_cpus
 from nexa.worker.identity import Liveness, ProcessIdentity
@@ -61,6 +63,7 @@ class LocalScheduler(Scheduler):
                     hint="set cluster.num_nodes to 1, or choose another scheduler: nexa plugins",
                 )
             )
+        problems += _more_than_there_is(recipe)
         present = len(gpu_names()) if resources.gpus_per_node else 0
         if resources.gpus_per_node > present:
             problems.append(
@@ -75,7 +78,13 @@ class LocalScheduler(Scheduler):
     def plan(self, recipe: Recipe, attempt: Attempt, launch: LaunchSpec, resources: Resources) -> Submission:
         """Return the command of the supervisor. Pure."""
         argv = [sys.executable, "-m", "nexa.supervisor", "--detach", str(attempt.run_dir), str(attempt.number)]
-        return Submission(argv=argv, notes=["starts at once and outlives this terminal"])
+        notes = ["starts at once and outlives this terminal"]
+        if recipe is not None and recipe.cluster.time_limit is not None:
+            notes.append(
+                f"saves a checkpoint and stops {recipe.cluster.stop_lead_seconds} s before its time limit of "
+                f"{recipe.cluster.time_limit}; nothing starts it again here: nexa resume"
+            )
+        return Submission(argv=argv, notes=notes)
 
     def submit(self, attempt: Attempt, submission: Submission) -> JobRef:
         """Start the supervisor; returns once it has taken the attempt over.
@@ -150,6 +159,26 @@ class LocalScheduler(Scheduler):
             name=socket.gethostname(), cpus=usable_cpus(), memory_bytes=memory_bytes(), gpus=len(gpu_names())
         )
         return ClusterView(taken_at=time.time(), nodes=[here])
+
+
+def _more_than_there_is(recipe: Recipe | None) -> Iterator[Problem]:
+    """Problems of a request for more cores or memory than this machine has."""
+    if recipe is None:
+        return
+    cpus, memory = recipe.cluster.cpus_per_node, recipe.cluster.memory_per_node
+    if cpus is not None and cpus > usable_cpus():
+        yield Problem(
+            message=f"{cpus} CPU cores are asked for; this machine has {usable_cpus()}",
+            path="cluster.cpus_per_node",
+            hint="lower it, or leave it out",
+        )
+    there = memory_bytes()
+    if memory is not None and there is not None and bytes_of(memory) > there:
+        yield Problem(
+            message=f"{memory} of memory are asked for; this machine has {size(there)}",
+            path="cluster.memory_per_node",
+            hint="lower it, or leave it out",
+        )
 
 
 def _await_end(identity: ProcessIdentity) -> None:

@@ -10,7 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nexa.backend import Backend, ChatSession, Estimate, LaunchSpec, Preview, Resources, RunResult, SettingAnswer
+from nexa.backend import (
+    Backend,
+    ChatSession,
+    Estimate,
+    LaunchSpec,
+    Preparation,
+    PrepareProgress,
+    Preview,
+    PreviewToken,
+    Resources,
+    RunResult,
+    SettingAnswer,
+)
 from nexa.errors import Problem, UserError
 
 if TYPE_CHECKING:
@@ -22,6 +34,7 @@ CPU_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
 """Threads that wait for one another sleep instead of spinning: as fast on an idle machine, and several
 times faster on one that has other work, where a spinning thread keeps the awaited one from running."""
 _REQUIRED = ("torch", "transformers", "safetensors", "numpy")
+_FOR_DATA = ("transformers", "numpy")
 
 
 class TorchBackend(Backend):
@@ -66,6 +79,21 @@ class TorchBackend(Backend):
 
         return preview(recipe) if is_language(recipe.method) else preview_task(recipe)
 
+    def prepare(self, recipe: Recipe, *, on_progress: PrepareProgress | None = None) -> Preparation:
+        """Encode and pack the recipe's data, and keep it for runs. Raises DataError."""
+        _require_rows(recipe)
+        from nexa_torch.data.display import describe
+        from nexa_torch.data.prepare import prepare_data
+
+        return describe(prepare_data(recipe, on_progress=on_progress))
+
+    def show_rows(self, recipe: Recipe, start: int, count: int) -> Sequence[Sequence[PreviewToken]]:
+        """Training rows as tokens. Raises DataError and UserError."""
+        _require_rows(recipe)
+        from nexa_torch.data.display import show_rows
+
+        return show_rows(recipe, start, count)
+
     def run(self, context: RunContext) -> RunResult:
         """Train; see `nexa.backend.Backend.run`."""
         require_packages()
@@ -96,8 +124,17 @@ def missing_packages(names: Sequence[str] = _REQUIRED) -> list[str]:
     return [name for name in names if importlib.util.find_spec(name) is None]
 
 
-def require_packages() -> None:
+def require_packages(names: Sequence[str] = _REQUIRED) -> None:
     """Raise UserError saying what to install when a needed package is missing."""
-    missing = missing_packages()
+    missing = missing_packages(names)
     if missing:
         raise UserError(f"the torch backend needs {', '.join(missing)}", hint="type: pip install 'nexa-train[torch]'")
+
+
+def _require_rows(recipe: Recipe) -> None:
+    """Raise UserError for a task without token rows, or where a package is missing that makes them."""
+    from nexa_torch.tasks.registry import is_language
+
+    if not is_language(recipe.method):
+        raise UserError(f"method {recipe.method!r} has no token rows; its data module makes its data in the run")
+    require_packages(_FOR_DATA)

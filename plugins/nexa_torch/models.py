@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from nexa.errors import UserError
+from nexa.prepared import cache_root
 from nexa_torch.architectures import ARCHITECTURES
-from nexa_torch.data.locate import cache_root, store_in_cache
+from nexa_torch.data.locate import store_in_cache
 from nexa_torch.loss import cross_entropy_of_logits, linear_cross_entropy
 from nexa_torch.sources import ModelSource, resolve_source
 

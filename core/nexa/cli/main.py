@@ -34,6 +34,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "resume": CommandEntry("nexa.cli.resume:command", "Continue a run from its newest checkpoint.", "Train"),
     "stop": CommandEntry("nexa.cli.stop:command", "Save a checkpoint, then end a run.", "Train"),
     "kill": CommandEntry("nexa.cli.kill:command", "End a run at once, without a checkpoint.", "Train"),
+    "requeue": CommandEntry("nexa.cli.requeue:command", "Put a run back into its scheduler's queue.", "Train"),
     "tui": CommandEntry("nexa.cli.tui:command", "Open the terminal UI.", "Watch"),
     "runs": CommandEntry("nexa.cli.runs:command", "List runs and their state.", "Watch"),
     "show": CommandEntry("nexa.cli.show:command", "Show one run: state, plan, attempts, checkpoints.", "Watch"),
@@ -43,6 +44,8 @@ COMMANDS: dict[str, CommandEntry] = {
     "verify-resume": CommandEntry(
         "nexa.cli.verify_resume:command", "Cut and resume a run, and compare it bit by bit.", "Prepare"
     ),
+    "prepare": CommandEntry("nexa.cli.prepare:command", "Make a recipe's data ready before a run.", "Prepare"),
+    "data": CommandEntry("nexa.cli.data:command", "Look at data as training sees it.", "Prepare"),
     "plugins": CommandEntry("nexa.cli.plugins:command", "List plugins and what is wrong with them.", "Prepare"),
     "doctor": CommandEntry("nexa.cli.doctor:command", "Check this machine and say what to install.", "Prepare"),
     "artifacts": CommandEntry("nexa.cli.artifacts:command", "List, verify and clean up checkpoints.", "Use"),

@@ -115,6 +115,19 @@ def preview_text(preview: Preview, *, colour: bool) -> str:
     return "\n".join(lines)
 
 
+def row_lines(number: int, row: Sequence[PreviewToken], *, colour: bool) -> Iterator[str]:
+    """A whole row in lines: what it holds, then its documents one below the other."""
+    documents = max((token.document for token in row), default=0) + 1
+    trained = sum(token.trained for token in row)
+    yield f"row {number}: {_plural(len(row), 'token')}, {trained} trained, {_plural(documents, 'document')}"
+    for document in range(documents):
+        text = _row_text([token for token in row if token.document == document], colour=colour)
+        head = f"{document + 1:>4}  "
+        for line in text.removesuffix("\n").split("\n"):
+            yield head + line
+            head = " " * len(head)
+
+
 def _untokenized_text(preview: Preview) -> str:
     """The first batch of a task without tokens, as its backend describes it, and the size of the data."""
     lines = ["First batch"]

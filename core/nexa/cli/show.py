@@ -28,6 +28,7 @@ def command(reference: str, samples: bool, as_json: bool) -> None:
     """
     from nexa.cli.output import print_json
     from nexa.cli.runref import open_run, status_document
+    from nexa.runs.changes import recipe_changes
     from nexa.runs.state import run_status
 
     run = open_run(reference)
@@ -44,7 +45,7 @@ def command(reference: str, samples: bool, as_json: bool) -> None:
                 "run": run.document,
                 "attempts": attempts,
                 "checkpoints": [{"name": item.name, "meta": item.meta} for item in checkpoints],
-                "recipe_changes": _recipe_changes(run),
+                "recipe_changes": recipe_changes(run),
             }
         )
         return
@@ -53,7 +54,7 @@ def command(reference: str, samples: bool, as_json: bool) -> None:
             click.echo(sanitize(f"{name:<12}{text}"))
     _print_attempts(attempts)
     _print_checkpoints(checkpoints, trouble)
-    changes = _recipe_changes(run)
+    changes = recipe_changes(run)
     if changes:
         click.echo(sanitize(f"\nrecipe, where it differs from {run.document.get('recipe_path')}:"))
         for path, (there, here) in changes.items():
@@ -189,38 +190,6 @@ def _print_checkpoints(checkpoints: Sequence[StoredArtifact], trouble: str) -> N
             for item in checkpoints
         ]
         table(("checkpoint", "size", ""), rows, right=("size",))
-
-
-def _recipe_changes(run: Run) -> dict[str, tuple[Any, Any]]:
-    """Fields in which the run's recipe differs from its recipe file as it is now: {path: (file, run)}.
-
-    Empty where the file is gone or no longer loads.
-    """
-    from nexa.errors import NexaError
-    from nexa.recipe.load import load_recipe
-
-    path = run.document.get("recipe_path")
-    if not path:
-        return {}
-    try:
-        there = _flat(load_recipe(path).recipe.document())
-    except (NexaError, OSError):
-        return {}
-    here = _flat(run.plan["recipe"])
-    paths = [*here, *(path for path in there if path not in here)]
-    return {path: (there.get(path), here.get(path)) for path in paths if there.get(path) != here.get(path)}
-
-
-def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        path = f"{prefix}.{key}" if prefix else key
-        if isinstance(value, Mapping) and value:
-            flat.update(_flat(value, path))
-        else:
-            flat[path] = value
-    return flat
 
 
 def _value(value: Any) -> str:

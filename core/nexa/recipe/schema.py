@@ -12,12 +12,16 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
+from nexa.quantities import DURATION, MEMORY, seconds_of
+
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _SHA256 = r"^(sha256:)?[0-9a-f]{64}$"
 MAX_OBSERVERS = 32
 PATTERNS = {
     _NAME: "1 to 64 letters, digits, dots, dashes and underscores, the first a letter or digit",
     _SHA256: "a SHA-256 of 64 hexadecimal digits, with or without sha256: before it",
+    DURATION: "a time such as 90m, 12h, 1d 6h or 1-06:00:00",
+    MEMORY: "a size such as 512M or 64G",
 }
 """What each pattern of the schema asks for, in words."""
 
@@ -320,6 +324,32 @@ class ClusterSection(Section):
     """Worker processes on each machine. Default: gpus_per_node, at least 1."""
     threads_per_process: PositiveInt | None = None
     """CPU threads of each worker process. Default: the machine's cores ÷ processes."""
+    cpus_per_node: PositiveInt | None = None
+    """CPU cores asked for on each machine. Default: threads_per_process × processes, else what the scheduler gives."""
+    memory_per_node: str | None = Field(default=None, pattern=MEMORY)
+    """Memory asked for on each machine, such as "64G" (powers of 1024). Default: what the scheduler gives."""
+    time_limit: str | None = Field(default=None, pattern=DURATION)
+    """Longest time the run may go on at a stretch: "90m", "12h", "1d 6h" or "1-06:00:00". Default: the scheduler's."""
+    stop_lead_seconds: PositiveInt = 120
+    """Seconds before the time limit at which a checkpoint is saved and the run stops."""
+    max_restarts: NonNegativeInt = 10
+    """Times the scheduler may start the run again by itself, from its newest checkpoint, after a time limit,
+    a preemption or a lost machine."""
+
+    @property
+    def time_limit_seconds(self) -> int | None:
+        """`time_limit` in seconds."""
+        return None if self.time_limit is None else seconds_of(self.time_limit)
+
+    @model_validator(mode="after")
+    def _time_to_train(self) -> Self:
+        limit = self.time_limit_seconds
+        if limit is not None and limit <= self.stop_lead_seconds:
+            raise ValueError(
+                f"stop_lead_seconds ({self.stop_lead_seconds}) leaves no time to train within "
+                f"time_limit ({limit} s); raise time_limit or lower stop_lead_seconds"
+            )
+        return self
 
 
 class DistributedSection(Section):

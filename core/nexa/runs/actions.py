@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from nexa.backend import LaunchSpec, Resources
-from nexa.errors import NexaError, RunError
-from nexa.files import write_json, write_json_once
-from nexa.runs.state import RunStatus, State, job_of, run_status
+from nexa.errors import NexaError, RunError, UserError
+from nexa.files import write_json_once
+from nexa.runs.jobs import job_of, record_job
+from nexa.runs.state import RunStatus, State, run_status
 from nexa.runs.store import AttemptFolder, Run
-from nexa.scheduler import Attempt, JobRef, Scheduler, Submission
+from nexa.scheduler import Attempt, JobRef, Scheduler, Submission, UncertainSubmissionError
 from nexa.worker.processes import processes_of
 
 if TYPE_CHECKING:
@@ -22,16 +23,20 @@ def submit_attempt(run: Run, attempt: Attempt, scheduler: Scheduler, submission:
     """Hand a new attempt to its scheduler and record the job.
 
     When the scheduler refuses, the attempt is recorded as failed with the scheduler's words, and the
-    error is raised again.
+    error is raised again. Where nobody knows whether it refused, nothing is recorded.
     """
     folder = AttemptFolder(run.path, attempt.number)
     try:
         job = scheduler.submit(attempt, submission)
+    except UncertainSubmissionError:
+        raise
     except NexaError as error:
         _record_end(folder, State.FAILED, f"it could not be started: {error.message}")
         raise
     try:
-        write_json(folder.path / "job.json", asdict(job))
+        # The job may have been quicker to record itself.
+        if not record_job(attempt, job) and job_of(folder) is None:
+            raise FileExistsError(errno.EEXIST, "job.json is damaged")
     except OSError as error:
         # A job that nobody can find again must not run on.
         scheduler.cancel(job, force=True)
@@ -75,6 +80,31 @@ def kill(run: Run, *, reason: str = "killed by the user") -> RunStatus:
     if not processes_of(run.path, attempt.number):
         _record_end(attempt, State.KILLED, reason)
     return run_status(run)
+
+
+def requeue(run: Run, *, reason: str = "requeued by the user") -> RunStatus:
+    """Ask a run to save a checkpoint and go back into its scheduler's queue; returns at once with its status.
+
+    A held run is released. Raises RunError when the run has ended, UserError when its scheduler has no queue.
+    """
+    from nexa.plugins import get_host
+
+    attempt, status = _latest(run)
+    if not status.active:
+        raise _not_running(run, status, "requeue")
+    name, job = run.document["scheduler"], job_of(attempt)
+    if "requeue" not in get_host().spec("scheduler", name).capabilities or job is None:
+        raise UserError(
+            f"scheduler {name!r} has no queue that run {run.run_id} could go back to",
+            hint=f"stop it and continue later: nexa stop --wait {run.run_id}, then nexa resume {run.run_id}",
+        )
+    attempt.request("requeue", reason)
+    try:
+        _scheduler(name).requeue(job)
+    except NexaError:
+        attempt.withdraw("requeue")
+        raise
+    return status
 
 
 def resume(run: Run, *, checkpoint: str | None = None, force: bool = False) -> Attempt:

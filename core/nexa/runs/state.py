@@ -14,8 +14,9 @@ from enum import StrEnum
 from typing import Any
 
 from nexa.events import PREPARATION
+from nexa.runs.jobs import ask_schedulers, find_jobs, record_job
 from nexa.runs.store import AttemptFolder, Run
-from nexa.scheduler import JobRef, JobState, JobStatus
+from nexa.scheduler import Attempt, JobState, JobStatus
 from nexa.worker.identity import Liveness, ProcessIdentity, uptime_seconds
 
 STALE_AFTER_SECONDS = 60.0
@@ -80,6 +81,8 @@ def judge(evidence: Evidence) -> tuple[State, str]:
         return _ended(evidence.exit)
     if evidence.supervisor is Liveness.ALIVE:
         return _supervised(evidence)
+    if evidence.supervisor is not None and evidence.job is not None and evidence.job.state is JobState.PENDING:
+        return State.QUEUED, evidence.job.reason or "put back into the queue by its scheduler"
     if evidence.supervisor in (Liveness.GONE, Liveness.REBOOTED):
         return _abandoned(evidence)
     if evidence.supervisor is Liveness.ELSEWHERE:
@@ -113,6 +116,8 @@ def _abandoned(evidence: Evidence) -> tuple[State, str]:
         return State.COMPLETED, "the supervisor was killed after the last step"
     if evidence.supervisor is Liveness.REBOOTED:
         return State.LOST, "the machine was rebooted"
+    if evidence.job is not None and evidence.job.state is JobState.RUNNING:
+        return State.STARTING, evidence.job.reason or "its job was started again"
     if Liveness.ALIVE in evidence.workers:
         return State.STOPPING, "its supervisor was killed; the workers are saving a checkpoint"
     if evidence.result is not None and evidence.stop is not None:
@@ -128,7 +133,7 @@ def _remote(evidence: Evidence) -> tuple[State, str]:
     """The run belongs to another machine: judged by its events and by the scheduler."""
     silence = evidence.age_seconds if evidence.silence_seconds is None else evidence.silence_seconds
     job = evidence.job
-    if job is not None and job.state is JobState.ENDED and silence > _SHARED_FILE_DELAY_SECONDS:
+    if job is not None and job.state is JobState.ENDED and (job.failed or silence > _SHARED_FILE_DELAY_SECONDS):
         if evidence.result is not None:
             return State(evidence.result["state"]), str(evidence.result.get("reason", ""))
         return State.LOST, job.reason or "its job ended without a record"
@@ -149,6 +154,8 @@ def _unstarted(evidence: Evidence) -> tuple[State, str]:
         return State.QUEUED, job.reason
     if job is not None and job.state is JobState.RUNNING:
         return State.STARTING, job.reason or "its supervisor is starting"
+    if job is not None and job.state is JobState.ENDED and job.failed:
+        return State.FAILED, job.reason
     if job is not None and job.state is JobState.ENDED and evidence.age_seconds > _SHARED_FILE_DELAY_SECONDS:
         return State.LOST, job.reason or "its job ended before a supervisor started"
     if evidence.submitted:
@@ -212,7 +219,8 @@ def run_statuses(
     moment = time.time() if now is None else now
     attempts = [run.latest_attempt for run in runs]
     evidence = [gather(attempt, now=moment) if attempt else None for attempt in attempts]
-    jobs = _ask_schedulers([a if e and _needs_scheduler(e) else None for a, e in zip(attempts, evidence, strict=True)])
+    evidence = _adopt_jobs(runs, attempts, evidence)
+    jobs = ask_schedulers([a if e and _needs_scheduler(e) else None for a, e in zip(attempts, evidence, strict=True)])
     statuses = []
     for run, attempt, seen, job in zip(runs, attempts, evidence, jobs, strict=True):
         if attempt is None or seen is None:
@@ -266,41 +274,37 @@ def _liveness(identity: ProcessIdentity | None, silence_seconds: float | None) -
 
 
 def _needs_scheduler(evidence: Evidence) -> bool:
-    return evidence.exit is None and evidence.submitted and evidence.supervisor in (None, Liveness.ELSEWHERE)
+    return evidence.exit is None and evidence.submitted and evidence.supervisor is not Liveness.ALIVE
+
+
+def _adopt_jobs(
+    runs: Sequence[Run], attempts: Sequence[AttemptFolder | None], evidence: Sequence[Evidence | None]
+) -> list[Evidence | None]:
+    """Look for jobs whose submitting process was killed before it recorded them, and record them."""
+    answers = list(evidence)
+    orphans: dict[str, list[tuple[int, Attempt]]] = {}
+    for index, (run, attempt, seen) in enumerate(zip(runs, attempts, evidence, strict=True)):
+        if attempt is not None and seen is not None and _may_have_job(seen):
+            made = Attempt(run_id=run.run_id, run_dir=run.path, number=attempt.number)
+            orphans.setdefault(run.document["scheduler"], []).append((index, made))
+    for name, found in orphans.items():
+        jobs = find_jobs(name, [attempt for _, attempt in found])
+        for (index, made), job in zip(found, jobs, strict=True):
+            seen = answers[index]
+            if job is not None and seen is not None:
+                record_job(made, job)
+                answers[index] = replace(seen, submitted=True)
+    return answers
+
+
+def _may_have_job(evidence: Evidence) -> bool:
+    """Whether the attempt has no recorded job, and nobody is left who would record one."""
+    unrecorded = evidence.exit is None and not evidence.submitted and evidence.supervisor is None
+    return unrecorded and evidence.launcher is not Liveness.ALIVE
 
 
 def _with_job(evidence: Evidence, job: JobStatus | None) -> Evidence:
     return evidence if job is None else replace(evidence, job=job)
-
-
-def _ask_schedulers(attempts: Sequence[AttemptFolder | None]) -> list[JobStatus | None]:
-    """Ask each scheduler once; None for attempts not to ask about or whose scheduler can't answer."""
-    answers: list[JobStatus | None] = [None] * len(attempts)
-    questions: dict[str, list[tuple[int, JobRef]]] = {}
-    for index, attempt in enumerate(attempts):
-        job = job_of(attempt) if attempt else None
-        if job is not None:
-            questions.setdefault(job.scheduler, []).append((index, job))
-    for name, asked in questions.items():
-        from nexa.errors import NexaError
-        from nexa.plugins import get_host
-
-        try:
-            states = get_host().create("scheduler", name).status([job for _, job in asked])
-        except NexaError:
-            # Its plugin is not installed here; the events still tell something.
-            continue
-        for (index, _), state in zip(asked, states, strict=True):
-            answers[index] = state
-    return answers
-
-
-def job_of(attempt: AttemptFolder) -> JobRef | None:
-    """The job that the scheduler made of an attempt, None before it was handed over."""
-    document = attempt.read("job")
-    if document is None:
-        return None
-    return JobRef(scheduler=document["scheduler"], job_id=document["job_id"], details=document.get("details", {}))
 
 
 def _describe(run: Run, attempt: AttemptFolder, judged: tuple[State, str], tail_bytes: int) -> RunStatus:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Key:
     """One binding: its id, the keys (comma-separated, Textual's names), its action, and what it does in words.
 
-    label: in the footer, which leaves keys without one out. priority: whether it works before the focused widget sees the key.
+    label: in the footer, which leaves keys without one out. priority: whether it works before the
+    focused widget sees the key.
     """
 
     id: str
@@ -120,7 +121,7 @@ KEYS: dict[str, tuple[Key, ...]] = {
     "tabs": _keys(
         "tabs",
         ("previous", "left_curly_bracket", "tab(-1)", "Previous tab", ""),
-        ("next", "right_curly_bracket,t", "tab(1)", "Next tab", "Tab"),
+        ("next", "t,right_curly_bracket", "tab(1)", "Next tab", "Tab"),
     ),
     "compare": _keys(
         "compare",

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from textual.color import Color
 from textual.theme import Theme
+
+if TYPE_CHECKING:
+    from textual.app import App
 
 # Okabe and Ito's palette, told apart with any of the common colour vision deficiencies
 # (https://jfly.uni-koeln.de/color/).
@@ -134,3 +140,12 @@ COLOURBLIND = Theme(
 
 THEMES = (DARK, LIGHT, CONTRAST, COLOURBLIND)
 """In the order in which `T` goes through them; the first is the default."""
+
+
+def colour_of(app: App[None], name: str) -> str:
+    """A variable of the app's theme as #rrggbb; colours that adapt to their background become muted text."""
+    value = app.theme_variables.get(name, "")
+    if value and not value.startswith("auto"):
+        return Color.parse(value).hex6
+    variables = app.theme_variables
+    return Color.parse(variables["background"]).blend(Color.parse(variables["foreground"]), 0.6).hex6

@@ -5,7 +5,7 @@ Standard library only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ def worker_argv(
     *,
     num_nodes: int = 1,
     rendezvous: str | None = None,
+    elastic_options: Sequence[str] = (),
 ) -> list[str]:
     """Return the command that starts the workers of one node.
 
     launch: the fields of a LaunchSpec. rendezvous: "host:port" of the node that all nodes meet at;
-    needed above one node. A single worker is started directly; several are started by
-    `torch.distributed.run`, which ends all when one fails and restarts none.
+    needed above one node. elastic_options: further options of torch.distributed.run. A single worker is
+    started directly; several are started by `torch.distributed.run`, which ends all when one fails and
+    restarts none.
     """
     worker = ["-m", "nexa.worker", str(run_dir), str(attempt)]
     processes = int(launch.get("processes_per_node", 1))
@@ -48,7 +50,7 @@ def worker_argv(
         if rendezvous is None:
             raise AssertionError("several nodes need a rendezvous")
         elastic += ["--rdzv-backend=c10d", f"--rdzv-endpoint={rendezvous}"]
-    return [launch["python"], *elastic, f"--rdzv-id={run_dir.name}-{attempt}", *worker]
+    return [launch["python"], *elastic, *elastic_options, f"--rdzv-id={run_dir.name}-{attempt}", *worker]
 
 
 def worker_environment(

@@ -22,8 +22,10 @@ from nexa.worker.context import RunContext
 from nexa.worker.environment import environment_snapshot
 from nexa.worker.identity import ProcessIdentity
 from nexa.worker.loading import create
+from nexa.worker.meters import Meters, own_gpu
 from nexa.worker.observers import Observers
 from nexa.worker.place import WorkerPlace
+from nexa.worker.retention import Retention
 from nexa.worker.stop import StopRequests
 
 PLAN_SCHEMA = 1
@@ -100,17 +102,21 @@ class WorkerSession:
         )
         heartbeat = Heartbeat(self._events, self._stop.fail, seconds=HEARTBEAT_SECONDS)
         heartbeat.start()
+        meters = Meters(self._events, self._stop.fail, gpu=own_gpu(place.local_rank, os.environ))
+        meters.start()
         try:
             if self._observers is not None:
                 self._observers.start()
             result = self._train()
             heartbeat.finish()
+            meters.finish()
             if self._is_main:
                 self._record_result(result)
             self._events.write("end", state=str(result.state), step=result.step, message=self._stop_reason())
             return result
         except BaseException as error:
             heartbeat.finish()
+            meters.finish()
             self._record_failure(error)
             raise
         finally:
@@ -163,7 +169,7 @@ class WorkerSession:
                 "lineage": lineage,
             },
             labels=(recipe.get("artifacts") or {}).get("labels") or {},
-            keep_last=(recipe.get("checkpointing") or {}).get("keep_last"),
+            retention=Retention.of(recipe.get("checkpointing") or {}),
         )
 
     def _resume_point(self, store: Any) -> ResumePoint | None:

@@ -40,6 +40,8 @@ class StopRequests:
         for number in _SIGNALS:
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # A scheduler may have kept them back until now, so that none was lost.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         # Only a flag: the interrupted code may hold any lock.

@@ -43,11 +43,13 @@ class LanguageDataModule(BaseDataModule):
         return self.data.tokenizer
 
     def prepare_data(self) -> None:
-        """Nothing is kept on disk."""
+        """Encode and pack the data and keep it in the cache folder, where it is not yet. Raises DataError."""
+        self._data = prepare_data(self.recipe, on_progress=self.on_progress)
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, check, encode and pack the data. Raises DataError."""
-        self._data = prepare_data(self.recipe, on_progress=self.on_progress)
+        """Open the prepared rows; whichever process comes first makes them. Raises DataError."""
+        if self._data is None:
+            self._data = prepare_data(self.recipe, on_progress=self.on_progress)
 
     def train_dataloader(self, rank: int, world_size: int) -> tuple[DataLoader[TokenBatch], GlobalSampler]:
         """Loader of this rank's microbatches."""

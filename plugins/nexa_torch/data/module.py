@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from nexa.backend import PrepareProgress
 from nexa_torch.data.order import rows_at
 
 if TYPE_CHECKING:
     from nexa.recipe.schema import Recipe
 
-OnProgress = Callable[[str, int, int], None]
-"""Called as (phase, done, total) with phase "loading" or "tokenizing"; raises to stop the run."""
+OnProgress = PrepareProgress
+"""Called as (phase, done, total) with phase "loading", "waiting" or "tokenizing", total None where it is not known;
+raises to stop the run."""
 
 
 class BaseDataModule(ABC):
@@ -72,7 +74,7 @@ class BaseDataModule(ABC):
         """What is wrong with the data though it can be trained on, in words."""
         return ()
 
-    def report(self, phase: str, done: int, total: int) -> None:
+    def report(self, phase: str, done: int, total: int | None) -> None:
         """Tell how far preparation is. Raises what the engine stops it with."""
         if self.on_progress is not None:
             self.on_progress(phase, done, total)

@@ -52,9 +52,14 @@ class _Pieces:
 
 @dataclass
 class ChatTemplate:
-    """The chat template of a tokenizer. `warnings` collects what a person should know, each once."""
+    """The chat template of a tokenizer. `warnings` collects what a person should know, each once.
+
+    answers: the assistant's turns are trained on, so that a template which never ends them is refused: raises
+    DataError.
+    """
 
     tokenizer: PreTrainedTokenizerBase
+    answers: bool = False
     warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -66,9 +71,12 @@ class ChatTemplate:
         self._generation_prompt = self._probe_generation_prompt(probe)
         # The terminator is the text of the token that ends an assistant turn; None where the template has none.
         self._header, self.terminator = self._probe_answer(probe)
-        if self.terminator is None:
-            self._warn(
-                "the chat template ends assistant turns without a special token, so the model does not learn to stop"
+        if self.terminator is None and self.answers:
+            end = self.tokenizer.eos_token
+            raise DataError(
+                "the chat template ends assistant turns without a special token, so the model can't learn to stop",
+                hint=f"set model.chat_template to a template that ends them with {end or 'a special token'}, "
+                "or data.train_on: all",
             )
 
     def render(self, documents: Sequence[Document], *, mask: bool) -> list[Rendered]:
@@ -84,6 +92,11 @@ class ChatTemplate:
             for document in documents:
                 self._apply_one(document)
             raise
+        for document, text in zip(documents, texts, strict=True):
+            first = (document.messages or [{}])[0]
+            if first.get("role") == "system" and first["content"].strip() not in text:
+                self._warn(f"the chat template drops the system turn of conversations, first that of {document.place}")
+                break
         if not mask:
             return [Rendered(text, [(0, len(text))]) for text in texts]
         return [
@@ -240,7 +253,8 @@ class ChatTemplate:
         return header, min(found)[2] if found else None
 
     def _warn(self, text: str) -> None:
-        if text not in self.warnings:
+        kind = text.partition(",")[0]
+        if not any(warning.startswith(kind) for warning in self.warnings):
             self.warnings.append(text)
 
 

@@ -71,12 +71,14 @@ class TrainingEngine:
         data_module: BaseDataModule | None = None,
         callbacks: Iterable[Callback] = (),
         context: RunContext | None = None,
+        resume_from: Path | None = None,
         ranks: Ranks | None = None,
     ) -> None:
         """config: a recipe, or anything whose `recipe` is one, such as `nexa_torch.Config`.
 
         data_module: default the task's own. context: the run that events, stop requests and checkpoints
-        belong to; without one nothing is written. ranks: the process group where it is joined already.
+        belong to; without one nothing is written. resume_from: checkpoint folder to continue from, default
+        the context's. ranks: the process group where it is joined already.
         """
         self.recipe: Recipe = getattr(config, "recipe", config)
         self.task = task
@@ -87,7 +89,7 @@ class TrainingEngine:
         self.callbacks = CallbackList(callbacks)
         self.rank, self.world_size = rank, world_size
         self.run_dir: Path | None = context.run_dir if context else None
-        self.resume_from: Path | None = context.resume_from if context else None
+        self.resume_from = resume_from or (context.resume_from if context else None)
         self.events: EventSink = context.events if context else NoEvents()
         self.checkpoints: CheckpointCommitter | None = context.checkpoints if context else None
         self._saver: Saver | None = None

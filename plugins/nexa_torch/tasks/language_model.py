@@ -113,6 +113,25 @@ class LanguageModelTask(TrainingTask):
         loss = values["eval_loss"]
         return {**values, "perplexity": math.exp(loss) if loss < _OVERFLOW else math.inf}
 
+    def flops(self, model: nn.Module, units: int) -> float | None:
+        """Operations of a training step over `units` tokens of full rows.
+
+        For each token 2 for every weight that multiplies it, in the forward pass and again for the gradient
+        of its input, and 2 for each trained one's own gradient; embeddings are looked up, not multiplied. To
+        that attention adds 12 × layers × width × (row length ÷ 2), since a token sees half a row on average
+        (Chowdhery et al. 2022, appendix B, without the half that a causal mask leaves out).
+        """
+        network = self.language.network
+        config = network.config.get_text_config()
+        head = network.get_output_embeddings()
+        tied = head is not None and head.weight is network.get_input_embeddings().weight
+        looked_up = set() if tied else {id(network.get_input_embeddings().weight)}
+        weights = [w for w in model.parameters() if w.ndim >= 2 and id(w) not in looked_up]
+        trained = sum(weight.numel() for weight in weights if weight.requires_grad)
+        products = 4.0 * sum(weight.numel() for weight in weights) + 2.0 * trained
+        layers, width = getattr(config, "num_hidden_layers", 0), getattr(config, "hidden_size", 0)
+        return units * (products + 6.0 * layers * width * self.module.data.row_length)
+
     def matmul_shapes(self, model: nn.Module) -> Sequence[tuple[int, int, int]]:
         """Products of a feed-forward layer and of the output head."""
         config = self.language.network.config

@@ -66,7 +66,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytes
 
 @pytest.fixture
 def opened() -> Callable[..., Any]:
-    """Opens the app headlessly: `async with opened(size=…, **fields of Services) as (app, pilot)`."""
+    """Opens the app headlessly: `async with opened(size=…, **fields of Services) as pilot`."""
 
     @asynccontextmanager
     async def open_app(*, size: tuple[int, int] = (150, 45), screen: str = "1", **fields: Any) -> AsyncIterator[Any]:
@@ -75,9 +75,9 @@ def opened() -> Callable[..., Any]:
         from nexa.tui.services import Services
 
         app = NexaApp(Services(settings=get_settings(), **fields))
-        async with app.run_test(size=size) as pilot:
+        async with app.run_test(size=size, notifications=True) as pilot:
             await pilot.press(screen)
-            yield app, pilot
+            yield pilot
 
     return open_app
 
@@ -107,6 +107,5 @@ def screen_text() -> Callable[[Any], str]:
 
 
 def _text(app: Any) -> str:
-    width, height = app.size
-    lines = app.screen._compositor.render_strips()
-    return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in lines[:height])
+    strips = app.screen._compositor.render_strips()
+    return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips[: app.size.height])

@@ -65,16 +65,16 @@ async def _change(screen, pilot, until, path: str, text: str) -> None:
 @launch_test
 async def test_recipes_are_found_by_letters_and_tags(project, opened, until, screen_text):
     """Typing narrows the list down; Enter goes to the list, Enter again to the form."""
-    async with opened() as (app, pilot):
-        recipes = app.screen.query_one(RecipeList)
+    async with opened() as pilot:
+        recipes = pilot.app.screen.query_one(RecipeList)
         await until(pilot, lambda: recipes.choices.option_count > 3)
         await pilot.press("slash", *"tny")
         assert [entry.name for entry in recipes._found] == ["tiny"]
         await pilot.press("enter")
         assert recipes.choices.has_focus
-        await until(pilot, lambda: app.screen.form is not None and app.screen.form.path.stem == "tiny")
+        await until(pilot, lambda: pilot.app.screen.form is not None and pilot.app.screen.form.path.stem == "tiny")
         await pilot.press("enter")
-        assert app.screen.query_one(FormView).has_focus
+        assert pilot.app.screen.query_one(FormView).has_focus
         await pilot.press("escape", "slash", "escape")
         assert len(recipes._found) > 3
 
@@ -82,7 +82,7 @@ async def test_recipes_are_found_by_letters_and_tags(project, opened, until, scr
 @launch_test
 async def test_each_field_gets_the_control_of_its_type(project, opened, until, screen_text):
     """Switches and sections switch in place; everything else opens a control."""
-    async with opened() as (app, pilot):
+    async with opened() as pilot:
         screen = await _on_tiny(pilot, until)
         view, editor = screen.query_one(FormView), screen.query_one(FieldEditor)
         for path, kind in CONTROLS.items():
@@ -105,12 +105,12 @@ async def test_each_field_gets_the_control_of_its_type(project, opened, until, s
 @launch_test
 async def test_help_says_what_a_field_is_and_its_default(project, opened, until, screen_text):
     """Description, unit and default of the field under the cursor, of plugins' fields too."""
-    async with opened() as (app, pilot):
+    async with opened() as pilot:
         screen = await _on_tiny(pilot, until)
         screen.query_one(FormView).go_to("training.log_every_steps")
-        await until(pilot, lambda: "Optimizer steps between metric records. Default: 1." in screen_text(app))
+        await until(pilot, lambda: "Optimizer steps between metric records. Default: 1." in screen_text(pilot.app))
         screen.query_one(FormView).go_to("echo.delay_seconds")
-        await until(pilot, lambda: "Seconds to wait in every step" in screen_text(app))
+        await until(pilot, lambda: "Seconds to wait in every step" in screen_text(pilot.app))
 
 
 @launch_test
@@ -118,10 +118,10 @@ async def test_a_wrong_value_is_said_at_its_field_stops_the_launch_and_takes_the
     project, opened, until, screen_text
 ):
     """The message is the command's own."""
-    async with opened() as (app, pilot):
+    async with opened() as pilot:
         screen = await _on_tiny(pilot, until)
         await _change(screen, pilot, until, "training.max_steps", "many")
-        await until(pilot, lambda: "must be a whole number, not the text 'many'" in screen_text(app))
+        await until(pilot, lambda: "must be a whole number, not the text 'many'" in screen_text(pilot.app))
         screen.query_one(FormView).go_to("method")
         screen.query_one(RecipeList).choices.focus()
         await pilot.press("f5")
@@ -137,7 +137,7 @@ async def test_a_wrong_value_is_said_at_its_field_stops_the_launch_and_takes_the
 @launch_test
 async def test_changed_fields_alone(project, opened, until, screen_text):
     """`d` leaves the changed fields, `/` those whose name holds a text."""
-    async with opened() as (app, pilot):
+    async with opened() as pilot:
         screen = await _on_tiny(pilot, until)
         await _change(screen, pilot, until, "training.max_steps", "4")
         view = screen.query_one(FormView)
@@ -152,15 +152,15 @@ async def test_changed_fields_alone(project, opened, until, screen_text):
 @launch_test
 async def test_preview_and_command_follow_every_change(project, opened, until, screen_text):
     """The command that is copied resolves to the form's recipe."""
-    async with opened() as (app, pilot):
+    async with opened() as pilot:
         screen = await _on_tiny(pilot, until)
         await _change(screen, pilot, until, "training.max_steps", "4")
         await _change(screen, pilot, until, "run.name", "trial")
-        await until(pilot, lambda: "+   max_steps: 4" in screen_text(app))
-        assert "-   max_steps: 6" in screen_text(app)
+        await until(pilot, lambda: "+   max_steps: 4" in screen_text(pilot.app))
+        assert "-   max_steps: 6" in screen_text(pilot.app)
         screen.query_one(FormView).focus()
         await pilot.press("y")
-        words = shlex.split(app.clipboard)
+        words = shlex.split(pilot.app.clipboard)
         assert words == ["nexa", "launch", "tiny", "training.max_steps=4", "run.name=trial"]
         resolved = load_recipe(words[2], overrides=words[3:]).recipe
         assert resolved == screen.form.load().recipe
@@ -169,27 +169,27 @@ async def test_preview_and_command_follow_every_change(project, opened, until, s
 @launch_test
 async def test_the_plan_shows_what_a_launch_does(project, opened, until, screen_text):
     """Parameters, memory by component, the exact command; nothing is started."""
-    async with opened(size=(150, 70)) as (app, pilot):
+    async with opened(size=(150, 70)) as pilot:
         screen = await _on_tiny(pilot, until)
         await pilot.press("p")
-        await until(pilot, lambda: "Memory of a process" in screen_text(app))
-        text = screen_text(app)
+        await until(pilot, lambda: "Memory of a process" in screen_text(pilot.app))
+        text = screen_text(pilot.app)
         for part in ("Plan for tiny", "256", "weights", "2.0 kB", "6 steps", "nexa.supervisor", "not known before"):
             assert part in text, part
         await pilot.press("escape")
-        await until(pilot, lambda: app.screen is screen)
+        await until(pilot, lambda: pilot.app.screen is screen)
         assert RunStore(project / "runs").list() == []
 
 
 @launch_test
 async def test_the_plan_of_a_wrong_form_says_why(project, opened, until, screen_text):
     """What the command would print."""
-    async with opened() as (app, pilot):
+    async with opened() as pilot:
         screen = await _on_tiny(pilot, until)
         await _change(screen, pilot, until, "data.remote_uri", "nowhere.jsonl")
         await pilot.press("p")
-        await until(pilot, lambda: "It can't start here" in screen_text(app))
-        assert "nowhere.jsonl" in screen_text(app)
+        await until(pilot, lambda: "It can't start here" in screen_text(pilot.app))
+        assert "nowhere.jsonl" in screen_text(pilot.app)
 
 
 @launch_test
@@ -197,13 +197,13 @@ async def test_f5_starts_the_recipe_as_it_stands_and_shows_the_run(project, open
     """The run outlives the UI; its recorded command line is the equivalent command."""
     from nexa.runs.state import State, run_status
 
-    async with opened() as (app, pilot):
+    async with opened() as pilot:
         screen = await _on_tiny(pilot, until)
         await _change(screen, pilot, until, "training.max_steps", "4")
         await pilot.press("f5")
-        await until(pilot, lambda: app.current_mode == "run")
+        await until(pilot, lambda: pilot.app.current_mode == "run")
         [run] = RunStore(project / "runs").list()
-        assert app.run_id == run.run_id
+        assert pilot.app.run_id == run.run_id
     assert run.document["argv"] == ["nexa", "launch", "tiny", "training.max_steps=4"]
     deadline = time.monotonic() + 60
     while run_status(run).active:
@@ -224,7 +224,7 @@ async def test_keys_are_answered_while_a_submit_sleeps(project, opened, until, s
 
         return launch_plan(plan, argv=argv)
 
-    async with opened(launch=slow_launch) as (app, pilot):
+    async with opened(launch=slow_launch) as pilot:
         screen = await _on_tiny(pilot, until)
         view = screen.query_one(FormView)
         await pilot.press("f5")
@@ -233,21 +233,21 @@ async def test_keys_are_answered_while_a_submit_sleeps(project, opened, until, s
         await pilot.press("j", "j", "f5")
         assert view.field.path != before
         await pilot.press("6")
-        assert app.current_mode == "plugins"
+        assert pilot.app.current_mode == "plugins"
         await pilot.press("1")
         assert len(entered) == 1
         release.set()
-        await until(pilot, lambda: app.current_mode == "run")
+        await until(pilot, lambda: pilot.app.current_mode == "run")
     assert len(RunStore(project / "runs").list()) == 1
 
 
 @launch_test
 async def test_a_read_only_view_launches_nothing(project, opened, until, screen_text):
     """It says how to open it otherwise."""
-    async with opened(readonly=True) as (app, pilot):
+    async with opened(readonly=True) as pilot:
         await _on_tiny(pilot, until)
         await pilot.press("f5")
-        await until(pilot, lambda: "can't launch: this view is read-only" in screen_text(app))
+        await until(pilot, lambda: "can't launch: this view is read-only" in screen_text(pilot.app))
     assert RunStore(project / "runs").list() == []
 
 
@@ -259,11 +259,11 @@ async def test_a_schedulers_refusal_is_shown(project, opened, until, screen_text
     def refuse(plan, argv):
         raise NexaError("queue: invalid account \x1b[31m", hint="ask your site")
 
-    async with opened(launch=refuse) as (app, pilot):
+    async with opened(launch=refuse) as pilot:
         await _on_tiny(pilot, until)
         await pilot.press("f5")
-        await until(pilot, lambda: "queue: invalid account ␛[31m" in screen_text(app))
-        assert app.current_mode == "launch"
+        await until(pilot, lambda: "queue: invalid account ␛[31m" in screen_text(pilot.app))
+        assert pilot.app.current_mode == "launch"
 
 
 @pytest.mark.parametrize(
@@ -286,12 +286,12 @@ def test_the_users_editor_changes_the_form(project, opened, until, screen_text, 
     async def check() -> None:
         from contextlib import nullcontext
 
-        async with opened() as (app, pilot):
+        async with opened() as pilot:
             # A test has no terminal to give away.
-            monkeypatch.setattr(app, "suspend", nullcontext)
+            monkeypatch.setattr(pilot.app, "suspend", nullcontext)
             screen = await _on_tiny(pilot, until)
             await pilot.press("e")
-            await until(pilot, lambda: outcome in screen_text(app))
+            await until(pilot, lambda: outcome in screen_text(pilot.app))
             assert "# Counts bytes." in Path(project / "seen").read_text()
             if "max_step:" in script:
                 assert screen.form.edits == {}
@@ -306,7 +306,7 @@ def test_the_users_editor_changes_the_form(project, opened, until, screen_text, 
 @launch_test
 async def test_edits_stay_with_their_recipe(project, opened, until, screen_text):
     """Looking at another recipe loses nothing."""
-    async with opened() as (app, pilot):
+    async with opened() as pilot:
         screen = await _on_tiny(pilot, until)
         await _change(screen, pilot, until, "training.max_steps", "4")
         screen.recipes.go_to("v1")
@@ -321,25 +321,26 @@ async def test_a_broken_recipe_is_listed_with_its_problem(project, opened, until
     """And hostile text in it is inert."""
     (project / "recipes" / "broken.yaml").write_text("method: [\n")
     (project / "recipes" / "hostile.yaml").write_text(
-        "description: '[bold red]x[/] '\ntags: ['[link=x]t[/link]']\nmethod: sft\nmodel: {name: '[b]m'}\ndata: {remote_uri: x}\n"
+        "description: '[bold red]x[/] '\ntags: ['[link=x]t[/link]']\nmethod: sft\n"
+        "model: {name: '[b]m'}\ndata: {remote_uri: x}\n"
     )
-    async with opened() as (app, pilot):
+    async with opened() as pilot:
         screen = await _on_tiny(pilot, until)
         screen.recipes.go_to("broken")
         await until(pilot, lambda: "can't be read" in str(screen.query_one("#form-pane").border_subtitle))
-        assert "broken.yaml" in screen_text(app)
+        await until(pilot, lambda: "broken.yaml" in screen_text(pilot.app))
         screen.recipes.go_to("hostile")
         await until(pilot, lambda: screen.form is not None and screen.form.path.stem == "hostile")
-        await until(pilot, lambda: "[b]m" in screen_text(app) and "[link=x]t[/link]" in screen_text(app))
+        await until(pilot, lambda: "[b]m" in screen_text(pilot.app) and "[link=x]t[/link]" in screen_text(pilot.app))
 
 
 @launch_test
 async def test_schedulers_show_what_they_offer(project, opened, until, screen_text):
     """The scheduler's partitions, or its nodes, below its field."""
-    async with opened() as (app, pilot):
+    async with opened() as pilot:
         screen = await _on_tiny(pilot, until)
         screen.query_one(FormView).go_to("scheduler")
-        await until(pilot, lambda: "local has no partitions, 1 node" in screen_text(app))
+        await until(pilot, lambda: "local has no partitions, 1 node" in screen_text(pilot.app))
 
 
 @pytest.mark.parametrize("size", [(80, 24), (100, 30), (200, 60)])
@@ -347,17 +348,17 @@ def test_every_size_shows_recipes_and_form(project, opened, until, screen_text, 
     """At 80×24 the preview takes the form's place with `v`."""
 
     async def check() -> None:
-        async with opened(size=size) as (app, pilot):
+        async with opened(size=size) as pilot:
             screen = await _on_tiny(pilot, until)
-            await until(pilot, lambda: "max_steps" in screen_text(app) or "method" in screen_text(app))
-            assert "Recipes" in screen_text(app)
+            await until(pilot, lambda: "max_steps" in screen_text(pilot.app) or "method" in screen_text(pilot.app))
+            assert "Recipes" in screen_text(pilot.app)
             narrow = size[0] < 100
-            assert ("same on the command" in screen_text(app)) is not narrow
+            assert ("same on the command" in screen_text(pilot.app)) is not narrow
             if narrow:
                 await pilot.press("v")
-                await until(pilot, lambda: "same on the command" in screen_text(app))
+                await until(pilot, lambda: "same on the command" in screen_text(pilot.app))
                 await pilot.press("escape")
-                await until(pilot, lambda: "same on the command" not in screen_text(app))
+                await until(pilot, lambda: "same on the command" not in screen_text(pilot.app))
             assert screen.form is not None
 
     asyncio.run(check())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
@@ -17,6 +18,8 @@ from nexa.text import sanitize
 from nexa.tui.widgets.bar import NavigationBar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nexa.tui.app import NexaApp
     from nexa.tui.services import Services
 
@@ -105,6 +108,14 @@ class NexaScreen(Screen[None]):
         if not worker.is_cancelled:
             self.app.call_from_thread(self._show, found)
 
+    def deliver(self, function: Callable[..., object], *arguments: Any) -> None:
+        """From a thread: call a function, which may be async, on the UI thread, unless the screen is gone by then."""
+        self.app.call_from_thread(self._call_if_shown, function, arguments)
+
+    def _call_if_shown(self, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        if self.is_attached and self.app.is_running:
+            self.call_later(function, *arguments)
+
     def _show(self, found: Any) -> None:
         self._reading = False
         if not self.is_attached:
@@ -125,5 +136,6 @@ class NexaScreen(Screen[None]):
     def action_filter(self) -> None:
         """Go to the screen's filter or search; screens that have one override this."""
 
-    def action_back(self) -> None:
+    def action_back(self) -> Awaitable[None] | None:
         """Leave the innermost layer; screens with layers override this."""
+        return None

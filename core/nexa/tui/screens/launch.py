@@ -116,13 +116,13 @@ class LaunchScreen(NexaScreen):
     def _open(self, entry: CatalogEntry) -> None:
         known = self._forms.get(entry.path)
         if known is not None and known.edits:
-            self.app.call_from_thread(self.call_later, self._opened, entry, known)
+            self.deliver(self._opened, entry, known)
             return
         try:
             form: RecipeForm | NexaError = RecipeForm(entry.path, self._fields)
         except NexaError as error:
             form = error
-        self.app.call_from_thread(self.call_later, self._opened, entry, form)
+        self.deliver(self._opened, entry, form)
 
     async def _opened(self, entry: CatalogEntry, form: RecipeForm | NexaError) -> None:
         current = self.recipes.current
@@ -136,7 +136,8 @@ class LaunchScreen(NexaScreen):
             self._forms.pop(entry.path, None)
             self.form_view.clear_options()
             pane.border_subtitle = "can't be read"
-            self.query_one(Preview).set_texts("", str(form), "")
+            self.query_one(Preview).set_texts("", "", "")
+            self.editor.show_trouble(str(form))
             return
         self._forms[entry.path] = form
         self.form_view.set_form(form)
@@ -154,7 +155,7 @@ class LaunchScreen(NexaScreen):
     @work(thread=True, exclusive=True, group="check")
     def _check(self, path: Path, form: RecipeForm) -> None:
         checked = check_form(form)
-        self.app.call_from_thread(self._show_checked, path, form.edits, checked)
+        self.deliver(self._show_checked, path, form.edits, checked)
 
     def _show_checked(self, path: Path, edits: Mapping[str, Any], checked: Checked) -> None:
         if self.form is None or self._shown != path or self.form.edits != edits:
@@ -315,7 +316,7 @@ class LaunchScreen(NexaScreen):
         from nexa.tui.cluster_text import ask_cluster
 
         view = ask_cluster(self.services, scheduler)
-        self.app.call_from_thread(self._show_cluster, scheduler, view)
+        self.deliver(self._show_cluster, scheduler, view)
 
     def _show_cluster(self, scheduler: str, view: ClusterView) -> None:
         self._clusters[scheduler] = view
@@ -358,7 +359,7 @@ class LaunchScreen(NexaScreen):
             run_id, trouble = launch_form(form, self.services).run_id, None
         except NexaError as error:
             run_id, trouble = "", error
-        self.app.call_from_thread(self.call_later, self._launched, form, run_id, trouble)
+        self.deliver(self._launched, form, run_id, trouble)
 
     async def _launched(self, form: RecipeForm, run_id: str, trouble: NexaError | None) -> None:
         self._launching = False

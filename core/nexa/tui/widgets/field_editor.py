@@ -81,6 +81,11 @@ class FieldEditor(Vertical):
         )
         self.query_one("#field-about", Static).update(about)
 
+    def show_trouble(self, text: str) -> None:
+        """Say why there is no form."""
+        self._form = self._field = None
+        self.query_one("#field-about", Static).update(Content.styled(f"✗ {sanitize(text)}", "$error"))
+
     async def edit(self) -> None:
         """Open the field's control; a switch changes at once."""
         form, field = self._form, self._field

@@ -107,7 +107,7 @@ class RecipeList(Vertical):
         self.border_subtitle = count
 
     def _prompt(self, entry: CatalogEntry) -> Content:
-        below = entry.problem or " ".join(entry.tags) or entry.method
+        below = "can't be read" if entry.problem else " ".join(entry.tags) or entry.method
         return Content.assemble(
             ("● " if entry.path in self._edited else "  ", "$accent bold"),
             (sanitize_line(entry.name), "$error bold" if entry.problem else "bold"),

@@ -17,6 +17,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from nexa.tui.keys import bindings
+from nexa.tui.themes import colour_of
 
 Row = TypeVar("Row")
 
@@ -243,19 +244,9 @@ class RowTable(ScrollView, Generic[Row], can_focus=True):
         for column, cells in self._shown:
             style = base
             if column.colour is not None and (name := column.colour(row)):
-                style = base + Style(color=self.app.theme_variables.get(name) and self._colour(name))
+                style = base + Style(color=colour_of(self.app, name))
             segments.append(Segment(_cell(column.text(row), cells, column.right) + " ", style))
         return Strip(segments).adjust_cell_length(width, base)
-
-    def _colour(self, name: str) -> str:
-        """A colour of the theme as #rrggbb; translucent text colours become the muted foreground."""
-        from textual.color import Color
-
-        value = self.app.theme_variables[name]
-        if value.startswith("auto"):
-            value = self.app.theme_variables["foreground"]
-            return Color.parse(self.app.theme_variables["background"]).blend(Color.parse(value), 0.6).hex6
-        return Color.parse(value).hex6
 
     def on_click(self, event: events.Click) -> None:
         """Move the cursor to a row, open it with a second click; headings tell the screen."""

@@ -35,7 +35,8 @@ _BYTES_PER_COUNT = 8
 _HONOURED = (
     "schema_version", "extends", "description", "tags", "method", "backend", "scheduler", "run.name", "meta",
     "artifacts.store_uri", "artifacts.labels", "tracking.observers", "checkpointing.keep_last", "plugin_options",
-    "cluster.num_nodes", "cluster.processes_per_node",
+    "cluster.num_nodes", "cluster.processes_per_node", "cluster.cpus_per_node", "cluster.memory_per_node",
+    "cluster.time_limit", "cluster.stop_lead_seconds", "cluster.max_restarts",
     "model.name", "data.remote_uri", "data.dataset_version", "training.max_steps", "training.microbatch_size_per_gpu",
     "training.save_every_steps", "training.log_every_steps",
 )  # fmt: skip

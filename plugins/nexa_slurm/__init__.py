@@ -1,0 +1,1 @@
+"""Scheduler for Slurm clusters: submits, watches, requeues and resumes runs as Slurm jobs."""

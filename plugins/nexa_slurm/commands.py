@@ -1,0 +1,77 @@
+"""Runs Slurm's commands, with a time limit, and quotes their own words when they fail. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from nexa.errors import NexaError, UserError
+from nexa.text import sanitize_line
+
+TIMEOUT_SECONDS = 20.0
+# Left by a job that the command itself runs in; they would shape the new job.
+_KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_CONF_SERVER")
+_DROPPED = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_ARRAY_INX", "SBATCH_WAIT", "SBATCH_TEST_ONLY")
+_UNREACHABLE = re.compile(
+    r"Unable to contact slurm controller|Socket timed out|Connection refused|Zero Bytes were transmitted"
+    r"|Slurm backup controller in standby|Transport endpoint|Communication connection failure|Unable to establish",
+    re.IGNORECASE,
+)
+_PREFIX = re.compile(r"^(\w+: )?(error|fatal): ", re.MULTILINE)
+
+
+class SlurmError(NexaError):
+    """A command of Slurm failed; `words` are its own."""
+
+    def __init__(self, command: str, words: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{command}: {words}", hint=hint)
+        self.command = command
+        self.words = words
+
+
+class ControllerError(SlurmError):
+    """Slurm's controller did not answer; what was asked may or may not have happened."""
+
+
+class MissingSlurmError(UserError):
+    """This machine has no Slurm."""
+
+
+def run_slurm(argv: Sequence[str], *, timeout: float = TIMEOUT_SECONDS, **variables: str) -> str:
+    """Run one command and return what it printed.
+
+    Raises SlurmError with its words, ControllerError where the controller did not answer in `timeout`
+    seconds or at all, and MissingSlurmError where there is no such command.
+    """
+    try:
+        answer = subprocess.run(
+            list(argv),
+            env={**outside_environment(os.environ), **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise MissingSlurmError(
+            f"there is no {argv[0]} on this machine",
+            hint="run the command on a login node of the cluster, or put Slurm's commands on PATH",
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise ControllerError(argv[0], f"no answer in {timeout:g} s") from None
+    except OSError as error:
+        raise SlurmError(argv[0], error.strerror or str(error)) from error
+    if answer.returncode == 0:
+        return answer.stdout
+    words = _PREFIX.sub("", answer.stderr.strip() or answer.stdout.strip()) or f"exit code {answer.returncode}"
+    words = "; ".join(sanitize_line(line.strip()) for line in words.splitlines() if line.strip())
+    raise (ControllerError if _UNREACHABLE.search(words) else SlurmError)(argv[0], words)
+
+
+def outside_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what a surrounding Slurm job left in it."""
+    return {name: value for name, value in environment.items() if name in _KEPT or not name.startswith(_DROPPED)}

@@ -1,0 +1,275 @@
+"""SlurmScheduler: hands attempts to sbatch, finds their jobs again, and says how they are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nexa import units
+from nexa.errors import NexaError, Problem, UserError
+from nexa.files import write_json_once
+from nexa.scheduler import (
+    Attempt,
+    ClusterView,
+    JobRef,
+    JobState,
+    JobStatus,
+    Scheduler,
+    Submission,
+    UncertainSubmissionError,
+)
+from nexa.text import sanitize_line
+from nexa_slurm.commands import ControllerError, SlurmError, run_slurm
+from nexa_slurm.queue import JobQueue, QueuedEntry, Snapshot
+from nexa_slurm.refusals import refusal
+from nexa_slurm.states import exit_code_in_words, has_failed, job_state, reason_in_words
+from nexa_slurm.submission import plan_submission, token_of
+
+if TYPE_CHECKING:
+    from nexa.backend import LaunchSpec, Resources
+    from nexa.recipe.schema import Recipe
+
+# How long an sbatch that gave no answer may still make its job appear in the queue.
+_APPEAR_SECONDS = 15.0
+_CANCEL_SECONDS = 30.0
+_POLL_SECONDS = 0.2
+
+
+class SlurmScheduler(Scheduler):
+    """Queues runs on the Slurm cluster that this machine's commands talk to."""
+
+    def __init__(self) -> None:
+        self._queue = JobQueue()
+        # What this process did to the queue last; a look at it must be newer.
+        self._acted_at = 0.0
+
+    def check(self, recipe: Recipe, resources: Resources) -> Sequence[Problem]:
+        """Return why this machine can't submit at all; whether Slurm takes the job, only Slurm knows."""
+        missing = [name for name in ("sbatch", "squeue", "scancel", "scontrol") if shutil.which(name) is None]
+        if not missing:
+            return []
+        return [
+            Problem(
+                message=f"there is no {', '.join(missing)} on this machine",
+                path="scheduler",
+                hint="run the command on a login node of the cluster, or put Slurm's commands on PATH",
+            )
+        ]
+
+    def plan(self, recipe: Recipe, attempt: Attempt, launch: LaunchSpec, resources: Resources) -> Submission:
+        """Return the sbatch command with its script. Pure."""
+        return plan_submission(recipe, attempt, resources)
+
+    def submit(self, attempt: Attempt, submission: Submission) -> JobRef:
+        """Hand the job to sbatch.
+
+        Raises UserError or NexaError quoting Slurm where it refuses, UncertainSubmissionError where no
+        answer came and the queue does not show the job either.
+        """
+        begun = time.time()
+        try:
+            answer = run_slurm(submission.argv, PYTHONSAFEPATH="1")
+        except ControllerError as error:
+            return self._look_for(attempt, error)
+        except SlurmError as error:
+            raise refusal(error) from error
+        self._acted_at = time.time()
+        job_id, _, cluster = answer.strip().splitlines()[-1].partition(";")
+        if not job_id.isdigit():
+            raise NexaError(f"sbatch gave no job id but {sanitize_line(answer.strip())!r}")
+        return _job_ref(attempt, job_id, submitted_at=begun, cluster=cluster)
+
+    def find(self, attempts: Sequence[Attempt]) -> Sequence[JobRef | None]:
+        """Return the jobs that carry the attempts' tokens."""
+        snapshot = self._queue.snapshot()
+        return [_marked_job(snapshot, attempt) for attempt in attempts]
+
+    def status(self, jobs: Sequence[JobRef]) -> Sequence[JobStatus]:
+        """Return the state of each job, from one look at the queue."""
+        if not jobs:
+            return []
+        uids = {int(job.details["uid"]) for job in jobs if "uid" in job.details}
+        snapshot = self._queue.snapshot(newer_than=self._acted_at, uids=uids)
+        return [self._status(job, snapshot) for job in jobs]
+
+    def cancel(self, job: JobRef, *, force: bool) -> None:
+        """Leave a stop request and take the job out of the queue if it waits; with `force`, end it.
+
+        Raises NexaError with Slurm's words where it does not obey.
+        """
+        folder = Path(job.details["run_dir"]) / "attempts" / str(job.details["attempt"])
+        if folder.is_dir():
+            moment = time.time()
+            # `keep` tells the supervisor that a job which ends now must not go back into the queue.
+            write_json_once(folder / "keep", {"reason": "cancelled", "requested_at": moment})
+            write_json_once(folder / "stop", {"reason": "cancelled", "requested_at": moment})
+        try:
+            run_slurm(["scancel", *([] if force else ["--state=PENDING"]), job.job_id])
+        except ControllerError:
+            raise
+        except SlurmError as error:
+            if "Invalid job id" not in error.words and "already" not in error.words:
+                raise
+        self._acted_at = time.time()
+        if force:
+            self._await_end(job)
+        else:
+            _record_unstarted(job, folder)
+
+    def requeue(self, job: JobRef) -> None:
+        """Ask the running job to save and go back into the queue; release it where it is held.
+
+        Raises UserError for a job that has ended, NexaError with Slurm's words.
+        """
+        state, details = show_job(job.job_id)
+        if state.startswith("PENDING"):
+            if details.get("Reason", "").startswith(("JobHeld", "JobHoldMaxRequeue", "launch_failed_requeued_held")):
+                run_slurm(["scontrol", "release", job.job_id])
+        elif state.startswith(("RUNNING", "SUSPENDED")):
+            run_slurm(["scancel", "--batch", "--signal=USR1", job.job_id])
+        else:
+            raise UserError(
+                f"job {job.job_id} has ended ({state or 'Slurm no longer knows it'})", hint="continue it: nexa resume"
+            )
+        self._acted_at = time.time()
+
+    def cluster(self) -> ClusterView:
+        """Return nodes, partitions and this user's jobs."""
+        from nexa_slurm.cluster import cluster_view
+
+        return cluster_view(self._queue.snapshot(newer_than=self._acted_at))
+
+    def _look_for(self, attempt: Attempt, error: ControllerError) -> JobRef:
+        """The job of an sbatch that gave no answer, if the queue comes to show it."""
+        deadline = time.monotonic() + _APPEAR_SECONDS
+        begun = time.time()
+        while True:
+            try:
+                found = _listed_job(attempt)
+            except SlurmError:
+                found = None
+            if found is not None:
+                return _job_ref(attempt, found, submitted_at=begun)
+            if time.monotonic() > deadline:
+                break
+            time.sleep(1.0)
+        raise UncertainSubmissionError(
+            f"Slurm did not say whether it took the job: {error.message}",
+            hint=f"if it did, the run starts by itself: nexa show {attempt.run_id}; else, once Slurm answers: "
+            f"nexa resume {attempt.run_id}",
+        )
+
+    def _status(self, job: JobRef, snapshot: Snapshot) -> JobStatus:
+        entry = snapshot.entries.get(job.job_id)
+        if snapshot.problem:
+            since = f"since {units.clock(snapshot.since)} " if snapshot.since else ""
+            return JobStatus(state=JobState.UNKNOWN, reason=f"Slurm can't be asked {since}({snapshot.problem})")
+        if entry is not None:
+            return self._entry_status(job, entry)
+        if float(job.details.get("submitted_at", 0.0)) > snapshot.taken_at:
+            return JobStatus(state=JobState.PENDING, reason="just handed to Slurm")
+        return _left(job, self._queue.ended(job.job_id, lambda: _ask_accounting(job.job_id)))
+
+    def _entry_status(self, job: JobRef, entry: QueuedEntry) -> JobStatus:
+        state, reason = job_state(entry.state)
+        nodes = [entry.nodes] if entry.nodes else []
+        if state is JobState.PENDING:
+            return JobStatus(state=state, reason=pending_reason(entry))
+        if state is JobState.ENDED and has_failed(entry.state):
+            code = self._queue.ended(job.job_id, lambda: show_job(job.job_id)[1].get("ExitCode", ""))
+            detail = exit_code_in_words(code) if code and entry.state == "FAILED" else ""
+            words = f"{reason} on {entry.nodes}: {detail}" if detail else reason
+            return JobStatus(state=state, reason=words, nodes=nodes, failed=True)
+        return JobStatus(state=state, reason=reason, nodes=nodes)
+
+    def _await_end(self, job: JobRef) -> None:
+        """Wait until Slurm has ended the job's processes."""
+        deadline = time.monotonic() + _CANCEL_SECONDS
+        while time.monotonic() < deadline:
+            state, _ = show_job(job.job_id)
+            if not state.startswith(("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING")):
+                self._acted_at = time.time()
+                return
+            time.sleep(_POLL_SECONDS)
+        raise NexaError(
+            f"job {job.job_id} is still there {_CANCEL_SECONDS:g} s after scancel",
+            hint=f"Slurm goes on trying; see: squeue -j {job.job_id}",
+        )
+
+
+def pending_reason(entry: QueuedEntry) -> str:
+    """Why a job waits and when Slurm expects to start it, in words."""
+    state, words = job_state(entry.state)
+    words = words or reason_in_words(entry.reason)
+    if state is JobState.PENDING and entry.started_at is not None and entry.started_at > time.time():
+        words += f"; Slurm expects to start it at {units.clock(entry.started_at)}"
+    return words
+
+
+def show_job(job_id: str) -> tuple[str, Mapping[str, str]]:
+    """State and fields that scontrol gives of a job; "" where Slurm no longer knows it. Raises SlurmError."""
+    try:
+        text = run_slurm(["scontrol", "show", "job", "--oneliner", job_id])
+    except ControllerError:
+        raise
+    except SlurmError as error:
+        if "Invalid job id" in error.words:
+            return "", {}
+        raise
+    fields = dict(word.partition("=")[::2] for word in text.splitlines()[0].split(" ") if "=" in word)
+    return fields.get("JobState", ""), fields
+
+
+def _ask_accounting(job_id: str) -> str:
+    """State that the accounting has of a job, where there is accounting; else ""."""
+    if shutil.which("sacct") is None:
+        return ""
+    text = run_slurm(["sacct", "--allocations", "--noheader", "--parsable2", "--format=State", f"--jobs={job_id}"])
+    return text.strip().splitlines()[-1].strip() if text.strip() else ""
+
+
+def _left(job: JobRef, state: str) -> JobStatus:
+    """The status of a job that is no longer in the queue."""
+    known, reason = job_state(state)
+    if known is not JobState.ENDED:
+        return JobStatus(state=JobState.ENDED, reason=f"Slurm no longer knows job {job.job_id}")
+    return JobStatus(state=JobState.ENDED, reason=reason, failed=has_failed(state))
+
+
+def _job_ref(attempt: Attempt, job_id: str, *, submitted_at: float, cluster: str = "") -> JobRef:
+    details: dict[str, Any] = {
+        "run_dir": str(attempt.run_dir),
+        "attempt": attempt.number,
+        "uid": os.getuid(),
+        "submitted_at": submitted_at,
+    }
+    return JobRef(scheduler="slurm", job_id=job_id, details={**details, "cluster": cluster} if cluster else details)
+
+
+def _marked_job(snapshot: Snapshot, attempt: Attempt) -> JobRef | None:
+    token = token_of(attempt)
+    for job_id, entry in snapshot.entries.items():
+        if entry.comment == token:
+            return _job_ref(attempt, job_id, submitted_at=entry.submitted_at or 0.0)
+    return None
+
+
+def _listed_job(attempt: Attempt) -> str | None:
+    """Id of the attempt's job, asked for directly: only after an sbatch without answer. Raises SlurmError."""
+    text = run_slurm(["squeue", "--me", "--noheader", "--states=all", "--format=%i %k", f"--name={attempt.run_id}"])
+    marked = (line.partition(" ") for line in text.splitlines())
+    return next((job_id for job_id, _, comment in marked if comment == token_of(attempt)), None)
+
+
+def _record_unstarted(job: JobRef, folder: Path) -> None:
+    """Record the end of a job that was cancelled before it began."""
+    if not folder.is_dir() or (folder / "supervisor.json").exists():
+        return
+    state, _ = show_job(job.job_id)
+    if state.startswith("CANCELLED"):
+        document = {"exit_code": None, "signal": None, "state": "stopped", "reason": "cancelled before it started"}
+        write_json_once(folder / "exit.json", {**document, "ended_at": time.time()})
