@@ -11,7 +11,7 @@ from nexa.backend import Estimate
 from nexa.errors import NexaError
 from nexa_torch.architectures import ARCHITECTURES, DEFAULT_ROW_LENGTH
 from nexa_torch.data.gguf_header import read_gguf_header
-from nexa_torch.optimizers import STATE_BYTES_PER_PARAMETER
+from nexa_torch.optimizers import state_bytes
 from nexa_torch.options import torch_options
 from nexa_torch.sources import ModelSource, resolve_source
 
@@ -73,7 +73,7 @@ def estimate(recipe: Recipe, resources: Resources) -> Estimate:
     if recipe.adapter is not None:
         trained = adapter_parameters(recipe, sizes)
         total += trained
-    state = STATE_BYTES_PER_PARAMETER.get(recipe.optimizer.name, 8) * trained
+    state = round(state_bytes(recipe.optimizer) * trained)
     saved = trained * _FP32 + (state if recipe.checkpointing.save_optimizer else 0)
     if recipe.training.max_steps is None:
         notes.append("the number of steps depends on the data; --dry-run counts it")

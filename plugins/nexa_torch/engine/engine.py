@@ -22,6 +22,7 @@ from nexa_torch.checkpoint import Cursor, read_cursor, restore_trainer
 from nexa_torch.distributed.process_group import process_group
 from nexa_torch.distributed.ranks import Ranks
 from nexa_torch.distributed.strategy import Strategy, choose_strategy
+from nexa_torch.engine.curvature import estimate_curvature
 from nexa_torch.engine.evaluation import evaluate
 from nexa_torch.engine.guard import require_finite
 from nexa_torch.engine.meter import Meter, peak_memory_bytes
@@ -32,6 +33,10 @@ from nexa_torch.engine.seeds import dropout_seed
 from nexa_torch.engine.surroundings import NoEvents, announce, choose_matmul
 from nexa_torch.engine.windows import Source, Window, loaded_ahead, make_source
 from nexa_torch.kernels import MatmulChoice
+from nexa_torch.memory import keep_state_on_host, offloaded_activations
+from nexa_torch.optimizers.curvature import NeedsCurvature
+from nexa_torch.optimizers.weights import evaluation_weights, training_weights
+from nexa_torch.schedules import observe_evaluation
 from nexa_torch.tasks.base import TrainingTask
 
 if TYPE_CHECKING:
@@ -48,7 +53,7 @@ class TrainingEngine:
 
     recipe: how long, in which batches and how often. run_dir, events, checkpoints: of the run it belongs
     to; checkpoints is None where nothing is to be saved. model, criterion, optimizer, scheduler, source,
-    precision, strategy, ranks: what is trained with, from `run` on.
+    precision, strategy, ranks, parameters: what is trained with, from `run` on.
     """
 
     model: nn.Module
@@ -101,7 +106,7 @@ class TrainingEngine:
         self._ctx = CallbackContext(engine=self)
         self._early: str | None = None
         self._save_asked = False
-        self._parameters: list[nn.Parameter] = []
+        self.parameters: list[nn.Parameter] = []
 
     def run(self) -> RunResult:
         """Train from the start, or from the context's checkpoint, to the end or until a stop is requested.
@@ -127,12 +132,15 @@ class TrainingEngine:
 
     def train_step(self, window: Window, step: int) -> None:
         """Do optimizer step `step` (from 0): the gradient of the mean loss over all of its batch, once."""
+        training = self.recipe.training
         weight, size = self.ranks.sum_counts(window.weight, window.size)
+        if isinstance(self.optimizer, NeedsCurvature) and self.optimizer.curvature_due():
+            estimate_curvature(self, self.optimizer, window, step, weight)
         loss = torch.zeros((), device=self.ranks.device)
         for part, last in self.strategy.passes(window.microbatches, self._idle_batch):
-            torch.manual_seed(dropout_seed(self.recipe.training.seed, step, part.number))
+            torch.manual_seed(dropout_seed(training.seed, step, part.number))
             batch = to_device(part.batch, self.ranks.device)
-            with self.precision.autocast():
+            with self.precision.autocast(), offloaded_activations(self.model, offload=training.activation_offload):
                 mean, figures = self.task.train_step(batch, self.model, self.criterion)
             share = mean * (part.weight / max(1, weight))
             with self.strategy.last_backward(last):
@@ -141,7 +149,7 @@ class TrainingEngine:
             self._meter.totals.add(figures, part.weight)
 
         self.strategy.sum_gradients()
-        norm = self.precision.step(self.optimizer, self._parameters, self.recipe.training.max_grad_norm)
+        norm = self.precision.step(self.optimizer, self.parameters, training.max_grad_norm)
         if self.scheduler is not None:
             self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -200,7 +208,7 @@ class TrainingEngine:
         self.strategy = choose_strategy(recipe.distributed, self.ranks, precision=recipe.training.precision)
         self.model = self.strategy.spread(model, task)
         self.criterion = task.build_criterion().to(self.ranks.device)
-        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.precision = Precision(recipe.training.precision, self.ranks.device)
         cursor = read_cursor(resume) if resume else None
         self.matmul = choose_matmul(
@@ -211,11 +219,21 @@ class TrainingEngine:
         if self.ranks.is_main:
             announce(self)
         self.optimizer = task.build_optimizer(model)
+        if recipe.optimizer.offload:
+            keep_state_on_host(self.optimizer)
         self.scheduler = task.build_scheduler(self.optimizer)
         if resume is not None and cursor is not None:
             require_same_run(self, cursor)
-            group = self.ranks.background
-            restore_trainer(resume, model, self.optimizer, self.scheduler, self.callbacks, group=group)
+            restore_trainer(
+                resume,
+                model,
+                self.optimizer,
+                self.scheduler,
+                self.callbacks,
+                self.precision,
+                group=self.ranks.background,
+            )
+            training_weights(self.optimizer)
             self.tokens_seen = cursor.tokens_seen
         if self.checkpoints is not None:
             self._saver = Saver(self, self.checkpoints, in_background=recipe.checkpointing.async_save)
@@ -327,18 +345,21 @@ class TrainingEngine:
         held_out = self.data_module.val_dataloader(self.ranks.rank, self.ranks.world_size)
         values: dict[str, float] = {}
         if held_out is not None:
-            values = evaluate(
-                self.task,
-                self.model,
-                self.criterion,
-                held_out[0],
-                self.ranks,
-                autocast=self.precision.autocast,
-                stop_requested=self.stop_requested,
-                idle_batch=self._idle_batch if self.strategy.equal_passes else None,
-            )
+            with evaluation_weights(self.optimizer):
+                values = evaluate(
+                    self.task,
+                    self.model,
+                    self.criterion,
+                    held_out[0],
+                    self.ranks,
+                    autocast=self.precision.autocast,
+                    stop_requested=self.stop_requested,
+                    idle_batch=self._idle_batch if self.strategy.equal_passes else None,
+                )
         if values:
             ctx.metrics.update(values)
+            # What is found before the first step says nothing of the rate.
+            observe_evaluation(self.scheduler, values if ctx.step else {})
             ctx.write("eval", step=ctx.step, values=values)
         if values or held_out is None:
             self._call("on_validation_end")
@@ -385,6 +406,7 @@ class TrainingEngine:
             unit: self.tokens_seen,
             "step_seconds": meter.seconds / meter.steps,
             "memory_bytes": peak_memory_bytes(self.ranks.device),
+            **self.precision.figures(),
             **{name: ctx.metrics[name] for name in meter.totals.names},
         }
         ctx.log = values
