@@ -13,8 +13,10 @@ _EXPORTS = {
     "Callback": "callbacks.base",
     "CallbackContext": "callbacks.base",
     "CheckpointCallback": "callbacks.checkpoint",
+    "DeviceManager": "distributed.devices",
     "EarlyStopping": "callbacks.early_stopping",
     "EarlyStoppingCallback": "callbacks.early_stopping",
+    "GradientSynchronizer": "distributed.synchronize",
     "GlobalSampler": "data.module",
     "LRSchedulerCallback": "callbacks.reporting",
     "LanguageDataModule": "data.language",
@@ -32,6 +34,7 @@ _EXPORTS = {
     "TrainingTask": "tasks.base",
     "build_optimizer": "optimizers",
     "build_scheduler": "schedules",
+    "detect_environment": "distributed.environment",
     "make_loader": "data.module",
     "row_loader": "data.module",
 }

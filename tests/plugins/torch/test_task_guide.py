@@ -19,7 +19,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The guide's files, registered as pip would."""
     folder = tmp_path_factory.mktemp("guide")
     text = GUIDE.read_text(encoding="utf-8")
-    for name, code in re.findall(r"^`([\w/]+\.\w+)`(?:(?!```).)*?```\w+\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+    for name, code in re.findall(
+        r"^`([\w/]+\.\w+)`(?:(?!```).)*?```\w+\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL
+    ):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(code, encoding="utf-8")
     info = folder / "nexa_line-0.1.0.dist-info"
