@@ -203,8 +203,8 @@ class Backend(ABC):
     def check(self, recipe: Recipe) -> Sequence[Problem]:
         """Return what stops this recipe from training here; empty when nothing does.
 
-        Covers what the schema can't know: unsupported combinations, missing packages or devices,
-        model or data files that do not exist. Imports nothing heavy.
+        Covers what the schema and the plan can't know: unsupported combinations, missing packages or
+        devices, models that do not exist. Local data files are looked for by the plan. Imports nothing heavy.
         """
 
     @abstractmethod

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nexa.backend import Resources
 from nexa.errors import NexaError, Problem, RecipeError
+from nexa.nearby import nearby
 from nexa.scheduler import Attempt
 from nexa.settings_report import SettingLine, refused_settings, settings_report
 from nexa.uris import absolute_uri, is_uri
@@ -218,10 +219,14 @@ def _missing_files(recipe: Recipe) -> list[Problem]:
         "data.validation.remote_uri": recipe.data.validation.remote_uri,
         "model.chat_template": recipe.model.chat_template,
     }
-    return [
-        Problem(path=key, message=f"there is no file or folder {place}")
+    missing = {
+        key: Path(place).expanduser()
         for key, place in named.items()
-        if place is not None and not is_uri(place) and not Path(place).exists()
+        if place is not None and not is_uri(place) and not Path(place).expanduser().exists()
+    }
+    return [
+        Problem(path=key, message=f"there is no file or folder {place}", hint=nearby(place))
+        for key, place in missing.items()
     ]
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 from nexa.errors import PluginError, Problem, UserError
 from nexa.plugins import load_target
 from nexa.recipe.schema import Recipe
-from nexa.uris import is_uri
 from nexa_torch.architectures import ARCHITECTURES, size_problems
 from nexa_torch.backend import missing_packages
 from nexa_torch.compiling import missing_compiler
@@ -70,22 +68,27 @@ def _model(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _data(recipe: Recipe) -> Iterator[Problem]:
-    """Files that the recipe names and that are not here; other places are looked at when the data is read."""
+    """Files of packages that are not here; the plan looks for local ones, and other places are read in the run."""
     named = {
         "data.remote_uri": recipe.data.remote_uri,
         "data.validation.remote_uri": recipe.data.validation.remote_uri,
         "model.chat_template": recipe.model.chat_template,
     }
     for path, uri in named.items():
-        if uri is None:
-            continue
-        if uri.startswith(PACKAGE_SCHEME):
+        if uri is not None and uri.startswith(PACKAGE_SCHEME):
             try:
                 packaged_path(uri)
             except UserError as error:
                 yield Problem(path=path, message=error.message, hint=error.hint)
-        elif not is_uri(uri) and not Path(uri).expanduser().exists():
-            yield Problem(path=path, message=f"{uri} does not exist")
+
+
+def _stream(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.data.streaming and recipe.training.max_steps is None:
+        yield Problem(
+            path="data.streaming",
+            message="a stream does not say how long it is, so the run has no end",
+            hint="set training.max_steps",
+        )
 
 
 def _packages(recipe: Recipe) -> Iterator[Problem]:

@@ -38,6 +38,9 @@ _LANGUAGE_KEYS = (
 """What language models and text data alone have; another task heeds those that its spec names."""
 
 
+_Rule = Callable[[Recipe], "str | None"]
+
+
 def answer_settings(recipe: Recipe) -> Sequence[SettingAnswer]:
     """Answer for every leaf of the recipe schema, in schema order."""
     answers = []
@@ -115,6 +118,15 @@ def _schedule_field(field: str) -> _Rule:
     return rule
 
 
+def _not_streamed(reason: str) -> _Rule:
+    """The rule of a field that streamed data rules out."""
+    return lambda recipe: reason if recipe.data.streaming else None
+
+
+def _window(recipe: Recipe) -> str | None:
+    return None if recipe.data.streaming else "only streamed data has windows; set data.streaming: true"
+
+
 def _optimizer_field(field: str) -> _Rule:
     """A rule that refuses a field of the optimizer section where the chosen optimizer does not use it."""
 
@@ -190,6 +202,10 @@ _REFUSALS: Mapping[str, _Rule] = {
     "model.revision": _revision,
     **{f"model.{size}": _architecture_only for size in ("d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff")},
     "data.split": _data_split,
+    "data.expected_dataset_hash": _not_streamed("streamed data is never read whole before it is trained on"),
+    "data.stream_window": _window,
+    "data.validation.fraction": _not_streamed("a stream can't be divided; name held-out data in remote_uri"),
+    "training.epochs": _not_streamed("a stream does not say how long it is; set training.max_steps"),
     "data.validation.split": _validation_split,
     "training.precision": _tf32,
     "training.checkpoint_every_blocks": _checkpoint_every_blocks,

@@ -23,15 +23,15 @@ class ForgetfulBackend(TorchBackend):
         return replace(super().plan(recipe, resources), factory="nexa_forgetful:ForgetfulBackend")
 
     def run(self, context):
-        from nexa_torch.engine import engine
+        from nexa_torch.engine import preparing
 
-        restore = engine.restore_trainer
+        restore = preparing.restore_trainer
 
         def forget(folder, model, optimizer, *arguments, **options):
             restore(folder, model, optimizer, *arguments, **options)
             optimizer.state.clear()
 
-        engine.restore_trainer = forget
+        preparing.restore_trainer = forget
         return super().run(context)
 
 

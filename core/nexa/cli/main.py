@@ -40,6 +40,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "show": CommandEntry("nexa.cli.show:command", "Show one run: state, plan, attempts, checkpoints.", "Watch"),
     "logs": CommandEntry("nexa.cli.logs:command", "Print what a run's workers wrote.", "Watch"),
     "metrics": CommandEntry("nexa.cli.metrics:command", "Print a run's losses and speeds.", "Watch"),
+    "diff": CommandEntry("nexa.cli.diff:command", "Show in which settings and metrics runs differ.", "Watch"),
     "recipe": CommandEntry("nexa.cli.recipe:command", "List, show, check and make recipes.", "Prepare"),
     "verify-resume": CommandEntry(
         "nexa.cli.verify_resume:command", "Cut and resume a run, and compare it bit by bit.", "Prepare"
@@ -116,10 +117,25 @@ def _use_own_plugins_only(ctx: click.Context, param: click.Parameter, value: boo
 def command(ctx: click.Context) -> None:
     """One recipe, any trainer, any machine.
 
-    Start with: nexa recipe list, then: nexa launch quickstart
+    Start with: nexa recipe list, then: nexa launch quickstart. Without a command, nexa opens its
+    terminal UI (nexa tui) where it has a terminal and Textual, and shows this help elsewhere.
     """
-    if ctx.invoked_subcommand is None:
+    if ctx.invoked_subcommand is not None:
+        return
+    if _can_open_ui():
+        from nexa.cli.tui import command as open_ui
+
+        ctx.invoke(open_ui)
+    else:
         click.echo(ctx.get_help())
+
+
+def _can_open_ui() -> bool:
+    """Whether there is a terminal to draw on and a library to draw with."""
+    from importlib.util import find_spec
+
+    terminal = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return terminal and find_spec("textual") is not None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

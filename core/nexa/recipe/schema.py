@@ -154,8 +154,9 @@ class DataSection(Section):
     remote_uri: str
     """File or folder (relative to the recipe), `s3://…`, `gs://…`, `hf:org/dataset`, or
     `pkg:PACKAGE/FILE` shipped in a Python package. JSONL or plain text."""
-    format: Literal["auto", "messages", "prompt_response", "text"] = "auto"
-    """Row layout: chat `messages`, `prompt`/`response` pairs, or `text`. Default: told from the first row."""
+    format: Literal["auto", "messages", "prompt_response", "instruction", "text", "tokens"] = "auto"
+    """Row layout: chat `messages`, `prompt`/`response` pairs, `instruction`/`input`/`output`, `text`, or `tokens`
+    (ids, with `labels` or a `mask`). Default: told from the first row."""
     split: str | None = None
     """Named split of a hub data set. Default: "train"."""
     dataset_version: str | None = None
@@ -163,7 +164,11 @@ class DataSection(Section):
     expected_dataset_hash: str | None = Field(default=None, pattern=_SHA256)
     """SHA-256 of the data file; another hash stops the run before training. Default: not checked."""
     local_cache_root: str | None = None
-    """Folder for downloaded data. Default: the user's cache folder."""
+    """Folder for downloaded and prepared data. Default: the user's cache folder."""
+    streaming: bool = False
+    """Encode and pack the data in the run, window by window, instead of whole before it; needs max_steps."""
+    stream_window: PositiveInt = 8192
+    """With streaming: documents that are packed and shuffled together, fewer where they are long."""
     validation: ValidationSection = ValidationSection()
     """Held-out data. Default: none, so nothing is evaluated."""
     max_documents: PositiveInt | None = None

@@ -18,6 +18,7 @@ from nexa.tui.preferences import Preferences
 if TYPE_CHECKING:
     from nexa.plan import Plan
     from nexa.plugins import PluginHost
+    from nexa.runs.state import RunStatus
     from nexa.runs.store import Run, RunStore
     from nexa.scheduler import Attempt
 
@@ -46,15 +47,10 @@ def _resume(run: Run, checkpoint: str | None) -> Attempt:
     return resume(run, checkpoint=checkpoint)
 
 
-def _requeue(run: Run) -> None:
-    from nexa.plugins import get_host
-    from nexa.runs.state import job_of
+def _requeue(run: Run) -> RunStatus:
+    from nexa.runs.actions import requeue
 
-    attempt = run.latest_attempt
-    job = job_of(attempt) if attempt else None
-    if job is None:
-        raise UserError(f"run {run.run_id} has no job that could be requeued", hint="resume it instead")
-    get_host().create("scheduler", job.scheduler).requeue(job)
+    return requeue(run)
 
 
 def _host() -> PluginHost:

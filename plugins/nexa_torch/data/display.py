@@ -10,6 +10,7 @@ from nexa.errors import UserError
 from nexa_torch.data.byte_tokenizer import byte_vocabulary
 from nexa_torch.data.prepare import PreparedData, prepare_data
 from nexa_torch.data.rows import IGNORED
+from nexa_torch.data.streaming import StreamedRows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,7 +29,12 @@ def show_rows(recipe: Recipe, start: int, count: int) -> list[list[PreviewToken]
 
 
 def describe(data: PreparedData) -> Preparation:
-    """Prepared data in numbers, as `nexa.backend.Backend.prepare` returns it."""
+    """Prepared data in numbers, as `nexa.backend.Backend.prepare` returns it. Raises UserError for a stream."""
+    if isinstance(data.train, StreamedRows):
+        raise UserError(
+            "data.streaming is on, so the data is encoded in the run and there is nothing to prepare",
+            hint="set data.streaming=false, or launch the recipe",
+        )
     return Preparation(
         folders=[entry.path for entry in data.entries],
         bytes=sum(entry.bytes for entry in data.entries),

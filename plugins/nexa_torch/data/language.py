@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from nexa_torch.data.module import BaseDataModule, GlobalSampler, row_loader
 from nexa_torch.data.prepare import PreparedData, prepare_data
 from nexa_torch.data.rows import IGNORED, Batch, Rows
+from nexa_torch.data.streaming import StreamedRows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,7 +54,10 @@ class LanguageDataModule(BaseDataModule):
 
     def train_dataloader(self, rank: int, world_size: int) -> tuple[DataLoader[TokenBatch], GlobalSampler]:
         """Loader of this rank's microbatches."""
-        return row_loader(self.recipe, RowsDataset(self.data.train), rank, world_size, train=True, collate=collate)
+        rows = self.data.train
+        return row_loader(
+            self.recipe, RowsDataset(rows), rank, world_size, train=True, shuffle=not rows.ordered, collate=collate
+        )
 
     def val_dataloader(self, rank: int, world_size: int) -> tuple[DataLoader[TokenBatch], GlobalSampler] | None:
         """Loader of held-out rows in order; None where the recipe holds nothing out."""
@@ -82,7 +86,7 @@ class LanguageDataModule(BaseDataModule):
 class RowsDataset(Dataset[Batch]):
     """Token rows as a torch data set, which gives a whole microbatch in one call."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Rows | StreamedRows) -> None:
         self._rows = rows
 
     def __len__(self) -> int:

@@ -163,11 +163,12 @@ def row_loader(
     world_size: int,
     *,
     train: bool,
+    shuffle: bool | None = None,
     collate: Callable[[Any], Any] | None = None,
 ) -> tuple[DataLoader[Any], GlobalSampler]:
     """A data set's loader and sampler as the recipe's batch size, seed and loader workers say.
 
-    train: shuffled, and loaded ahead by `data.loader_workers`; else in order, each row once.
+    train: loaded ahead by `data.loader_workers`, and shuffled unless `shuffle` says no; else in order, each row once.
     collate: makes a batch of what the data set gives; default torch's own.
     """
     training = recipe.training
@@ -177,7 +178,7 @@ def row_loader(
         seed=training.seed,
         rank=rank,
         world_size=world_size,
-        shuffle=train,
+        shuffle=train if shuffle is None else shuffle,
     )
     workers = recipe.data.loader_workers if train else 0
     return make_loader(cast("Dataset[Any]", dataset), sampler, workers=workers, collate=collate), sampler

@@ -29,6 +29,8 @@ from nexa_torch.data.order import held_out
 from nexa_torch.data.rows import Rows
 from nexa_torch.data.sources import Source, open_source
 from nexa_torch.data.store import TokenStore, TokenWriter
+from nexa_torch.data.streaming import StreamedRows, StreamOptions
+from nexa_torch.data.streams import open_stream
 from nexa_torch.data.tokenizer import load_tokenizer, row_length
 from nexa_torch.data.views import View, ViewOptions, open_view
 
@@ -44,12 +46,13 @@ class PreparedData:
 
     train, validation: token rows; validation is None when the recipe holds nothing out.
     row_length: most tokens in a row. dataset_hash: SHA-256 of the training data, in hex.
-    documents, validation_documents: their numbers. summary: one line with the counts. warnings: what a person
-    should know before training, in words. entries: the prepared folders in use. reused: nothing was encoded anew.
+    documents, validation_documents: their numbers; of a stream those of the first window.
+    summary: one line with the counts. warnings: what a person should know before training, in words.
+    entries: the prepared folders in use. reused: nothing was encoded anew.
     """
 
     tokenizer: PreTrainedTokenizerBase
-    train: Rows
+    train: Rows | StreamedRows
     validation: Rows | None
     row_length: int
     dataset_hash: str
@@ -77,32 +80,23 @@ def prepare_data(
     length = row_length(recipe.model)
     report = on_progress or _silent
     report("loading", 0, 1)
-    source, other = open_sources(recipe)
+    source = None if recipe.data.streaming else open_training(recipe)
+    other = open_validation(recipe)
     tokenizer = tokenizer or load_tokenizer(recipe.model)
     report("loading", 1, 1)
     preparer = _Preparer(recipe, tokenizer, length, report)
-    fraction = recipe.data.validation.fraction
-    limit, held_limit = recipe.data.max_documents, recipe.data.validation.max_documents
-    train_store = preparer.encode(source, limit=None if fraction else limit, fraction=fraction)
-    train = preparer.rows(train_store, "training", limit=limit, fraction=fraction)
     validation = None
-    if fraction is not None:
-        validation = preparer.rows(train_store, "validation", limit=held_limit, fraction=fraction)
-    elif other is not None:
+    held_limit = recipe.data.validation.max_documents
+    if other is not None:
         validation = preparer.rows(preparer.encode(other, limit=held_limit), "validation", limit=held_limit)
-    return PreparedData(
-        tokenizer=tokenizer,
-        train=train.rows,
-        validation=validation.rows if validation else None,
-        row_length=length,
-        dataset_hash=source.sha256,
-        documents=train.documents,
-        validation_documents=validation.documents if validation else 0,
-        summary=_summary(train, validation),
-        warnings=[*preparer.warnings, *train.warnings, *(validation.warnings if validation else ())],
-        entries=preparer.entries,
-        reused=preparer.reused,
-    )
+    if source is None:
+        return preparer.streamed(validation)
+    fraction, limit = recipe.data.validation.fraction, recipe.data.max_documents
+    encoded = preparer.encode(source, limit=None if fraction else limit, fraction=fraction)
+    train = preparer.rows(encoded, "training", limit=limit, fraction=fraction)
+    if fraction is not None:
+        validation = preparer.rows(encoded, "validation", limit=held_limit, fraction=fraction)
+    return preparer.result(train, validation, train.rows, source.sha256, _summary(train, validation))
 
 
 def loss_on_answers(recipe: Recipe) -> bool:
@@ -117,19 +111,27 @@ def data_cache(data: DataSection) -> Path:
     return Path(data.local_cache_root).expanduser() if data.local_cache_root else cache_root()
 
 
-def open_sources(recipe: Recipe) -> tuple[Source, Source | None]:
-    """The training data, and held-out data that has a source of its own."""
-    data, validation = recipe.data, recipe.data.validation
+def open_training(recipe: Recipe) -> Source:
+    """The training data. Raises DataError."""
+    data = recipe.data
     expected = data.expected_dataset_hash and data.expected_dataset_hash.removeprefix("sha256:")
-    cache = data_cache(data)
-    source = open_source(
-        data.remote_uri, cache=cache, split=data.split, revision=data.dataset_version, expected_hash=expected
+    return open_source(
+        data.remote_uri,
+        cache=data_cache(data),
+        split=data.split,
+        revision=data.dataset_version,
+        expected_hash=expected,
     )
+
+
+def open_validation(recipe: Recipe) -> Source | None:
+    """Held-out data that has a source of its own. Raises DataError."""
+    data, validation = recipe.data, recipe.data.validation
     if validation.remote_uri is None and validation.split is None:
-        return source, None
+        return None
     uri = validation.remote_uri or data.remote_uri
     revision = data.dataset_version if validation.remote_uri is None else None
-    return source, open_source(uri, cache=cache, split=validation.split, revision=revision)
+    return open_source(uri, cache=data_cache(data), split=validation.split, revision=revision)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,6 +267,42 @@ class _Preparer:
             choose=choose,
         )
         return open_view(encoded.entry, encoded.store, options, on_wait=lambda holder: self._report("waiting", 0, None))
+
+    def streamed(self, validation: View | None) -> PreparedData:
+        """Training rows that are encoded in the run, of which the first window is made now."""
+        data = self._recipe.data
+        stream = open_stream(data.remote_uri, split=data.split, revision=data.dataset_version)
+        options = StreamOptions(
+            format=data.format,
+            masked=self._masked,
+            window=data.stream_window,
+            limit=data.max_documents,
+            row_length=self._length,
+            packing=data.packing,
+            pad_id=self._pad_id,
+            seed=self._recipe.training.seed,
+        )
+        rows = StreamedRows(stream, self._tokenizer, options, data_cache(data), self._report)
+        summary = f"streamed in windows; the first: {_summary(rows.first, validation)}"
+        return self.result(rows.first, validation, rows, rows.data_hash, summary)
+
+    def result(
+        self, train: View, validation: View | None, rows: Rows | StreamedRows, data_hash: str, summary: str
+    ) -> PreparedData:
+        """All that was prepared; `train` stands for the training rows in figures and warnings."""
+        return PreparedData(
+            tokenizer=self._tokenizer,
+            train=rows,
+            validation=validation.rows if validation else None,
+            row_length=self._length,
+            dataset_hash=data_hash,
+            documents=train.documents,
+            validation_documents=validation.documents if validation else 0,
+            summary=summary,
+            warnings=[*self.warnings, *train.warnings, *(validation.warnings if validation else ())],
+            entries=self.entries,
+            reused=self.reused,
+        )
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings:

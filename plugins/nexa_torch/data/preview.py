@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from nexa.backend import Preview, PreviewToken
 from nexa.batch import resolve_batch
@@ -26,17 +29,19 @@ def preview(recipe: Recipe) -> Preview:
     batch = resolve_batch(recipe.training, resources_of(recipe).world_size)
     data = prepare_data(recipe)
     length = run_length(recipe.training, len(data.train), batch.global_batch_size)
-    indices = rows_of_microbatch(
-        seed=recipe.training.seed,
-        n=len(data.train),
-        step=0,
-        micro=0,
-        rank=0,
-        world_size=batch.world_size,
-        microbatch_size=batch.microbatch_size,
-        accumulation_steps=batch.accumulation_steps,
-        total_rows=length.total_rows,
-    )
+    indices: Sequence[int] | np.ndarray = range(batch.microbatch_size)
+    if not data.train.ordered:
+        indices = rows_of_microbatch(
+            seed=recipe.training.seed,
+            n=len(data.train),
+            step=0,
+            micro=0,
+            rank=0,
+            world_size=batch.world_size,
+            microbatch_size=batch.microbatch_size,
+            accumulation_steps=batch.accumulation_steps,
+            total_rows=length.total_rows,
+        )
     return Preview(
         rows=row_tokens(data.train.take(indices), token_text(data.tokenizer)),
         documents=data.documents,

@@ -107,7 +107,7 @@ def _read_lines(path: Path) -> Iterator[Record]:
                     f"{path}:{blank}: the row is empty", hint="remove the line, or write a JSON object on it"
                 )
             place = f"{path}:{number}"
-            yield Record(place, _as_object(_parse_line(line, place), place))
+            yield Record(place, parse_row(line, place))
 
 
 def _read_array(path: Path) -> Iterator[Record]:
@@ -134,25 +134,37 @@ def _read_text(path: Path) -> Iterator[Record]:
 
 
 def _read_parquet(path: Path) -> Iterator[Record]:
+    yield from read_parquet(str(path), path)
+
+
+def read_parquet(name: str, source: Any, *, skip: int = 0) -> Iterator[Record]:
+    """Rows of a Parquet file, group by group; the first `skip` are left out, whole groups unread.
+
+    name: for messages. source: a path or an open binary file. Raises DataError.
+    """
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
         raise DataError(
-            f"{path}: reading Parquet needs the package `pyarrow`", hint="type: pip install 'nexa-train[data]'"
+            f"{name}: reading Parquet needs the package `pyarrow`", hint="type: pip install 'nexa-train[data]'"
         ) from None
     group = number = 0
     try:
-        with pyarrow.parquet.ParquetFile(path, memory_map=True) as table:
+        with pyarrow.parquet.ParquetFile(source, memory_map=isinstance(source, Path)) as table:
             # Other columns, such as embeddings, may be much larger than the text.
-            columns = [name for name in table.schema_arrow.names if name in FIELDS] or None
+            columns = [field for field in table.schema_arrow.names if field in FIELDS] or None
             for group in range(table.num_row_groups):
+                if number + table.metadata.row_group(group).num_rows <= skip:
+                    number += table.metadata.row_group(group).num_rows
+                    continue
                 for batch in table.iter_batches(_PARQUET_ROWS, row_groups=[group], columns=columns):
                     for row in batch.to_pylist():
                         number += 1
-                        yield Record(f"{path}:{number}", row)
+                        if number > skip:
+                            yield Record(f"{name}:{number}", row)
     except pyarrow.ArrowException as error:
-        raise DataError(f"{path}: damaged Parquet file, in row group {group + 1}: {error}") from None
+        raise DataError(f"{name}: damaged Parquet file, in row group {group + 1}: {error}") from None
 
 
 def _read_numpy(path: Path) -> Iterator[Record]:
@@ -174,13 +186,27 @@ def _read_numpy(path: Path) -> Iterator[Record]:
 
 def count_rows(path: Path) -> int | None:
     """Rows of a file as far as that is told without reading them one by one, for progress; None where it is not."""
-    name = path.name.lower()
-    if name.endswith((".jsonl", ".ndjson")):
+    if is_lines(path.name):
         with path.open("rb") as stream:
             return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
-    if name.endswith(_TEXT):
+    if path.name.lower().endswith(_TEXT):
         return 1
     return None
+
+
+def is_lines(name: str) -> bool:
+    """Whether a file of this name holds JSON Lines that can be entered anywhere."""
+    return name.lower().endswith((".jsonl", ".ndjson"))
+
+
+def is_parquet(name: str) -> bool:
+    """Whether a file of this name is Parquet."""
+    return name.lower().endswith(_PARQUET)
+
+
+def parse_row(line: bytes, place: str) -> dict[str, Any]:
+    """The row on a line of JSON Lines. Raises DataError naming `place`."""
+    return _as_object(_parse_line(line, place), place)
 
 
 def _parse_line(line: bytes, place: str) -> Any:

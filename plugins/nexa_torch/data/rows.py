@@ -55,6 +55,9 @@ class Rows:
     Tokens stay where `source` has them, such as in memory maps; a row is laid out when it is taken.
     """
 
+    ordered = False
+    """Whether rows are numbered in the order of training already, so that a sampler must not shuffle them."""
+
     def __init__(self, *, source: TokenSource, layout: Layout, counts: RowCounts, row_length: int, pad_id: int) -> None:
         self.row_length = row_length
         self.pad_id = pad_id
@@ -131,3 +134,19 @@ class Rows:
                 trained[1:], tokens[1:].astype(np.int32), IGNORED
             )
             column = end
+
+
+def stack(batches: Sequence[Batch], pad_id: int) -> Batch:
+    """The rows of several batches as one, as wide as the widest."""
+    if len(batches) == 1:
+        return batches[0]
+    width = max((batch.input_ids.shape[1] for batch in batches), default=0)
+    fills = {"input_ids": pad_id, "labels": IGNORED, "positions": 0, "document": -1}
+
+    def joined(name: str) -> np.ndarray:
+        parts = [getattr(batch, name) for batch in batches] or [np.empty((0, 0), dtype=np.int32)]
+        return np.concatenate(
+            [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=fills[name]) for part in parts]
+        )
+
+    return Batch(**{name: joined(name) for name in fills})

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from nexa.errors import DataError
+from nexa.nearby import nearby
 from nexa_torch.data.files import data_files, hash_data, require_hash
 from nexa_torch.data.hashes import Change, HashMemory, signature
 from nexa_torch.data.locate import local_path
@@ -63,7 +64,7 @@ def open_source(
 
 def _open_path(uri: str, path: Path, memory: HashMemory, *, known_as: str) -> Source:
     if not path.exists():
-        raise DataError(f"data not found: {path}", hint=neighbours(path))
+        raise DataError(f"data not found: {path}", hint=nearby(path))
     files = data_files(path)
     states = _states(files)
     sha256 = hash_data(path, memory.of_file)
@@ -99,22 +100,8 @@ def _states(files: Sequence[Path]) -> dict[Path, str]:
         raise DataError(f"{error.filename}: can't be read: {error.strerror}") from None
 
 
-def neighbours(path: Path) -> str | None:
-    """What lies where a missing path was looked for."""
-    parent = path.parent
-    while not parent.is_dir():
-        if parent == parent.parent:
-            return None
-        path, parent = parent, parent.parent
-    names = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))
-    close = difflib.get_close_matches(path.name, names, n=1)
-    if close:
-        return f"did you mean {parent / close[0]}?"
-    return f"{parent} holds: {', '.join(names[:10]) or 'nothing'}"
-
-
-def _open_hub(uri: str, split: str, revision: str | None, memory: HashMemory) -> Source:
-    """Rows of a Hugging Face data set; hashed as canonical JSON, since its files differ by library version."""
+def load_hub(uri: str, split: str, revision: str | None, *, streaming: bool = False) -> Any:
+    """A Hugging Face data set as the `datasets` library gives it. Raises DataError."""
     try:
         import datasets
     except ImportError:
@@ -123,7 +110,7 @@ def _open_hub(uri: str, split: str, revision: str | None, memory: HashMemory) ->
         ) from None
     name = uri.removeprefix(HUB_SCHEME)
     try:
-        table: Any = datasets.load_dataset(name, split=split, revision=revision)
+        return datasets.load_dataset(name, split=split, revision=revision, streaming=streaming)
     # The library raises whatever its file systems, parsers and HTTP client raise.
     except Exception as error:
         summary = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -132,8 +119,13 @@ def _open_hub(uri: str, split: str, revision: str | None, memory: HashMemory) ->
             hint="without internet access, fetch it elsewhere with `hf download --repo-type dataset "
             f"{name} --local-dir FOLDER` and set data.remote_uri to that folder",
         ) from None
+
+
+def _open_hub(uri: str, split: str, revision: str | None, memory: HashMemory) -> Source:
+    """Rows of a Hugging Face data set; hashed as canonical JSON, since its files differ by library version."""
+    table = load_hub(uri, split, revision)
     # The library's own fingerprint names the table, but differs between versions of the library.
-    state = f"{datasets.__version__} {table._fingerprint} {len(table)}"
+    state = f"{metadata.version('datasets')} {table._fingerprint} {len(table)}"
     sha256 = memory.recall(f"{uri}[{split}]", state)
     if sha256 is None:
         digest = hashlib.sha256()

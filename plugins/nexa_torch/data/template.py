@@ -13,6 +13,7 @@ A template is followed in one of three ways, the first that applies:
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 Messages = Sequence[Mapping[str, str]]
 Span = tuple[int, int]
 
+# transformers keeps the marks of the rendering in progress in the compiled template, which threads share.
+_RENDERING = threading.Lock()
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 # Characters of a private use area: no template changes them, and no text holds them.
 _MARK_OPEN, _MARK_CLOSE = "\U000f4e45", "\U000f5841"
@@ -72,12 +75,7 @@ class ChatTemplate:
         # The terminator is the text of the token that ends an assistant turn; None where the template has none.
         self._header, self.terminator = self._probe_answer(probe)
         if self.terminator is None and self.answers:
-            end = self.tokenizer.eos_token
-            raise DataError(
-                "the chat template ends assistant turns without a special token, so the model can't learn to stop",
-                hint=f"set model.chat_template to a template that ends them with {end or 'a special token'}, "
-                "or data.train_on: all",
-            )
+            self._require_ending(probe)
 
     def render(self, documents: Sequence[Document], *, mask: bool) -> list[Rendered]:
         """Render conversations; with `mask` the spans are the assistant's turns, else the whole text.
@@ -119,13 +117,14 @@ class ChatTemplate:
         from transformers.utils import chat_template_utils
 
         render: Any = chat_template_utils.render_jinja_template
-        texts, marks = render(
-            conversations=conversations,
-            chat_template=self.template,
-            return_assistant_tokens_mask=marked,
-            add_generation_prompt=add_generation_prompt,
-            **self.tokenizer.special_tokens_map,
-        )
+        with _RENDERING:
+            texts, marks = render(
+                conversations=conversations,
+                chat_template=self.template,
+                return_assistant_tokens_mask=marked,
+                add_generation_prompt=add_generation_prompt,
+                **self.tokenizer.special_tokens_map,
+            )
         return texts, [[(start, end) for start, end in mark] for mark in marks] if marked else [[] for _ in texts]
 
     def _text(self, messages: Messages, *, add_generation_prompt: bool = False) -> str:
@@ -251,6 +250,20 @@ class ChatTemplate:
         header = before[len(plain) :] if before.startswith(plain) else ""
         found = [(tail.find(special), -len(special), special) for special in self._special if special in tail]
         return header, min(found)[2] if found else None
+
+    def _require_ending(self, probe: Messages) -> None:
+        """Raise DataError unless the template marks a text of its own behind an answer as the assistant's."""
+        content = f"{_MARK_OPEN}1{_MARK_CLOSE}"
+        (text,), (marks,) = self._apply([[*probe, {"role": "assistant", "content": content}]], marked=self._marked)
+        ending = text.partition(content)[2].strip()
+        if ending and any(ending in text[start:end].partition(content)[2] for start, end in marks):
+            self._warn(f"the chat template ends assistant turns with {ending!r}, which is no special token")
+            return
+        wanted = self.tokenizer.eos_token or "a special token"
+        raise DataError(
+            "the chat template ends assistant turns without a special token, so the model can't learn to stop",
+            hint=f"set model.chat_template to a template that ends them with {wanted}, or data.train_on: all",
+        )
 
     def _warn(self, text: str) -> None:
         kind = text.partition(",")[0]

@@ -43,7 +43,6 @@ def _problems(recipe: Recipe) -> dict[str, str]:
         ({"model": {"d_model": 36}}, "model.n_heads", "even head width, not 9"),
         ({"model": NO_SIZES}, "model.d_model", "needs it"),
         ({"model": {"tokenizer": None}}, "model.tokenizer", "no tokenizer of its own"),
-        ({"data": {"remote_uri": "/no/such/file.jsonl"}}, "data.remote_uri", "/no/such/file.jsonl does not exist"),
         ({"optimizer": {"name": "adamz"}}, "optimizer.name", "known: adamw, adamw_8bit, lion"),
         ({"optimizer": {"scheduler": {"name": "cosine"}}}, "optimizer.scheduler.name", "known: cosine_warmup"),
         ({"adapter": {"type": "qlora", "use_dora": True}}, "adapter.use_dora", "adapter.use_dora=false"),

@@ -27,7 +27,7 @@ class Figure(Static):
     """One number with its name."""
 
     DEFAULT_CSS = """
-    Figure { width: 1fr; height: 2; padding: 0 1; }
+    Figure { width: 1fr; height: 2; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     """
 
     def show(self, name: str, value: str, *, more: str = "") -> None:
@@ -35,7 +35,7 @@ class Figure(Static):
         text = Text(no_wrap=True, overflow="ellipsis")
         text.append(f"{name}\n", colour_of(self.app, "text-muted"))
         text.append(value or "–", "bold")
-        if more:
+        if more and len(value) + len(more) + 3 <= self.size.width:
             text.append(f" {more}", colour_of(self.app, "text-muted"))
         if getattr(self, "_plain", None) != text.plain:
             self._plain = text.plain
@@ -50,9 +50,6 @@ class OverviewTab(Vertical):
     OverviewTab > #lower { height: 1fr; }
     OverviewTab #main-chart { width: 3fr; }
     OverviewTab #words { width: 2fr; padding: 0 1; scrollbar-size-vertical: 1; }
-    .-narrow OverviewTab > #lower { layout: vertical; }
-    .-narrow OverviewTab #main-chart { width: 1fr; height: 1fr; min-height: 7; }
-    .-narrow OverviewTab #words { width: 1fr; height: auto; max-height: 50%; }
     """
 
     def __init__(self) -> None:

@@ -86,7 +86,8 @@ def test_parts_of_any_shape_fall_into_place() -> None:
         ([3, 4, 5], [1, 1, 1]),
     ):
         part = whole[tuple(slice(o, o + s) for o, s in zip(offsets, sizes, strict=True))].reshape(-1)
-        found = torch.cat([whole.reshape(-1)[at : at + count] for at, count in _runs([4, 5, 6], list(offsets), list(sizes))])
+        runs = _runs([4, 5, 6], list(offsets), list(sizes))
+        found = torch.cat([whole.reshape(-1)[at : at + count] for at, count in runs])
         assert torch.equal(found, part)
     assert list(_runs([4, 5], [0, 0], [4, 5])) == [(0, 20)]
     assert list(_runs([], [], [])) == [(0, 1)]
