@@ -14,8 +14,14 @@ _EXPORTS = {
     "CallbackContext": "callbacks.base",
     "ChatDataModule": "data.language",
     "CheckpointCallback": "callbacks.checkpoint",
+<<<<<<< HEAD
+    "Config": "config",
+=======
+    "DeviceManager": "distributed.devices",
+>>>>>>> dist
     "EarlyStopping": "callbacks.early_stopping",
     "EarlyStoppingCallback": "callbacks.early_stopping",
+    "GradientSynchronizer": "distributed.synchronize",
     "GlobalSampler": "data.module",
     "LRSchedulerCallback": "callbacks.reporting",
     "LanguageDataModule": "data.language",
@@ -31,10 +37,21 @@ _EXPORTS = {
     "TextDataModule": "data.language",
     "ThroughputCallback": "callbacks.profiling",
     "TokenizedDataModule": "data.language",
+    "TrainOutput": "trainer",
+    "Trainer": "trainer",
+    "TrainingConfig": "training_config",
     "TrainingEngine": "engine.engine",
+    "TrainingMode": "training_config",
     "TrainingTask": "tasks.base",
     "build_optimizer": "optimizers",
     "build_scheduler": "schedules",
+<<<<<<< HEAD
+    "get_pretraining_config": "presets",
+    "get_qlora_config": "presets",
+    "load_training_config": "training_config",
+=======
+    "detect_environment": "distributed.environment",
+>>>>>>> dist
     "make_loader": "data.module",
     "row_loader": "data.module",
 }

@@ -191,6 +191,21 @@ class CallbackList:
                 errors.append(error)
         return errors
 
+    def fail(self, ctx: CallbackContext, error: BaseException) -> None:
+        """Tell all callbacks of a failure; what goes wrong in them is noted on it, not raised in its place."""
+        ctx.exception = error
+        for other in self.call_each("on_exception", ctx):
+            error.add_note(f"on_exception failed too: {type(other).__name__}: {other}")
+
+    def end(self, ctx: CallbackContext) -> None:
+        """Call `on_train_end` of all callbacks; what goes wrong is raised, or noted on the failure before it."""
+        errors = self.call_each("on_train_end", ctx)
+        if ctx.exception is None and errors:
+            raise errors[0]
+        for error in errors:
+            assert ctx.exception is not None
+            ctx.exception.add_note(f"on_train_end failed too: {type(error).__name__}: {error}")
+
     def state_dicts(self) -> dict[str, dict[str, Any]]:
         """State of each callback that has one, by `key_of` it."""
         return {key: state for key, callback in self._keyed() if (state := callback.state_dict())}

@@ -15,23 +15,27 @@ from torch import nn
 
 from nexa.backend import RunResult, RunState
 from nexa.batch import resolve_batch
-from nexa.errors import UserError
 from nexa_torch.batches import to_device
 from nexa_torch.callbacks.base import Callback, CallbackContext, CallbackList
-from nexa_torch.checkpoint import Cursor, read_cursor, restore_trainer
+from nexa_torch.checkpoint import read_cursor
 from nexa_torch.distributed.process_group import process_group
 from nexa_torch.distributed.ranks import Ranks
-from nexa_torch.distributed.strategy import Strategy, choose_strategy
+from nexa_torch.distributed.strategy import Strategy
+from nexa_torch.engine.curvature import estimate_curvature
 from nexa_torch.engine.evaluation import evaluate
 from nexa_torch.engine.guard import require_finite
-from nexa_torch.engine.meter import Meter, peak_memory_bytes
+from nexa_torch.engine.meter import Meter
 from nexa_torch.engine.precision import Precision
-from nexa_torch.engine.preparing import Stopped, prepare_data
-from nexa_torch.engine.saving import Saver, require_same_run
+from nexa_torch.engine.preparing import Stopped, current_lr, prepare
+from nexa_torch.engine.saving import Saver
 from nexa_torch.engine.seeds import dropout_seed
-from nexa_torch.engine.surroundings import NoEvents, announce, choose_matmul
-from nexa_torch.engine.windows import Source, Window, loaded_ahead, make_source
+from nexa_torch.engine.surroundings import NoEvents
+from nexa_torch.engine.windows import Source, Window, loaded_ahead
 from nexa_torch.kernels import MatmulChoice
+from nexa_torch.memory import offloaded_activations
+from nexa_torch.optimizers.curvature import NeedsCurvature
+from nexa_torch.optimizers.weights import evaluation_weights
+from nexa_torch.schedules import observe_evaluation
 from nexa_torch.tasks.base import TrainingTask
 
 if TYPE_CHECKING:
@@ -48,7 +52,11 @@ class TrainingEngine:
 
     recipe: how long, in which batches and how often. run_dir, events, checkpoints: of the run it belongs
     to; checkpoints is None where nothing is to be saved. model, criterion, optimizer, scheduler, source,
+<<<<<<< HEAD
     precision, strategy, ranks: what is trained with, from `run` on.
+=======
+    precision, strategy, ranks, parameters: what is trained with, from `run` on.
+>>>>>>> dist
     """
 
     model: nn.Module
@@ -92,7 +100,7 @@ class TrainingEngine:
         self.resume_from = resume_from or (context.resume_from if context else None)
         self.events: EventSink = context.events if context else NoEvents()
         self.checkpoints: CheckpointCommitter | None = context.checkpoints if context else None
-        self._saver: Saver | None = None
+        self.saver: Saver | None = None
         self._stop_reason = context.stop_requested if context else _never
         self.plan = resolve_batch(self.recipe.training, world_size)
         self.tokens_seen = 0
@@ -101,7 +109,7 @@ class TrainingEngine:
         self._ctx = CallbackContext(engine=self)
         self._early: str | None = None
         self._save_asked = False
-        self._parameters: list[nn.Parameter] = []
+        self.parameters: list[nn.Parameter] = []
 
     def run(self) -> RunResult:
         """Train from the start, or from the context's checkpoint, to the end or until a stop is requested.
@@ -113,26 +121,31 @@ class TrainingEngine:
         with ExitStack() as stack:
             self.ranks = self._given_ranks or stack.enter_context(self._join())
             try:
-                self._prepare()
+                prepare(self, self._ctx)
             except Stopped:
                 step = read_cursor(self.resume_from).step if self.resume_from else 0
                 return RunResult(state=RunState.STOPPED, step=step)
             try:
                 return self._train()
             except BaseException as error:
-                self._failed(error)
+                self.callbacks.fail(self._ctx, error)
                 raise
             finally:
-                self._end()
+                if self.saver is not None:
+                    self.saver.close()
+                self.callbacks.end(self._ctx)
 
     def train_step(self, window: Window, step: int) -> None:
         """Do optimizer step `step` (from 0): the gradient of the mean loss over all of its batch, once."""
+        training = self.recipe.training
         weight, size = self.ranks.sum_counts(window.weight, window.size)
+        if isinstance(self.optimizer, NeedsCurvature) and self.optimizer.curvature_due():
+            estimate_curvature(self, self.optimizer, window, step, weight)
         loss = torch.zeros((), device=self.ranks.device)
-        for part, last in self.strategy.passes(window.microbatches, self._idle_batch):
-            torch.manual_seed(dropout_seed(self.recipe.training.seed, step, part.number))
+        for part, last in self.strategy.passes(window.microbatches, self.source.idle_batch):
+            torch.manual_seed(dropout_seed(training.seed, step, part.number))
             batch = to_device(part.batch, self.ranks.device)
-            with self.precision.autocast():
+            with self.precision.autocast(), offloaded_activations(self.model, offload=training.activation_offload):
                 mean, figures = self.task.train_step(batch, self.model, self.criterion)
             share = mean * (part.weight / max(1, weight))
             with self.strategy.last_backward(last):
@@ -141,7 +154,7 @@ class TrainingEngine:
             self._meter.totals.add(figures, part.weight)
 
         self.strategy.sum_gradients()
-        norm = self.precision.step(self.optimizer, self._parameters, self.recipe.training.max_grad_norm)
+        norm = self.precision.step(self.optimizer, self.parameters, training.max_grad_norm)
         if self.scheduler is not None:
             self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -187,61 +200,11 @@ class TrainingEngine:
             timeout=recipe.distributed.timeout_seconds,
         )
 
-    def _prepare(self) -> None:
-        """Set up data, model and optimizer, from the checkpoint where there is one. Raises Stopped."""
-        recipe, task, resume = self.recipe, self.task, self.resume_from
-        prepare_data(self)
-        loader, sampler = self.data_module.train_dataloader(self.ranks.rank, self.ranks.world_size)
-        self.source = make_source(loader, sampler, task, self.plan, recipe.training)
-        task.total_steps = self.source.total_steps
-        model = task.build_model()
-        if resume is not None:
-            task.restore(model, resume)
-        self.strategy = choose_strategy(recipe.distributed, self.ranks, precision=recipe.training.precision)
-        self.model = self.strategy.spread(model, task)
-        self.criterion = task.build_criterion().to(self.ranks.device)
-        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.precision = Precision(recipe.training.precision, self.ranks.device)
-        cursor = read_cursor(resume) if resume else None
-        self.matmul = choose_matmul(
-            recipe, task.matmul_shapes(model), self.ranks.device, chosen=cursor and cursor.cpu_matmul
-        )
-        if self.ranks.any(self.stop_requested()):
-            raise Stopped
-        if self.ranks.is_main:
-            announce(self)
-        self.optimizer = task.build_optimizer(model)
-        self.scheduler = task.build_scheduler(self.optimizer)
-        if resume is not None and cursor is not None:
-            require_same_run(self, cursor)
-            group = self.ranks.background
-            restore_trainer(resume, model, self.optimizer, self.scheduler, self.callbacks, group=group)
-            self.tokens_seen = cursor.tokens_seen
-        if self.checkpoints is not None:
-            self._saver = Saver(self, self.checkpoints, in_background=recipe.checkpointing.async_save)
-        self._begin(cursor)
-
-    def _begin(self, cursor: Cursor | None) -> None:
-        ctx = self._ctx
-        ctx.total_steps = self.source.total_steps
-        if cursor is not None:
-            ctx.step, ctx.metrics = cursor.step, dict(cursor.metrics)
-        ctx.epoch = self.source.epochs_done(ctx.step)
-        ctx.lr = self._lr()
-
-    def _idle_batch(self) -> Any:
-        """A batch for passes of a rank that has no data of its own; its result counts nothing."""
-        parts = self.source.window(0).microbatches
-        if not parts:
-            raise UserError(
-                f"there is no row for rank {self.ranks.rank}, and a sharded model needs one on every rank",
-                hint="use fewer processes, or set distributed.strategy=ddp",
-            )
-        return parts[0].batch
-
     def _train(self) -> RunResult:
         ctx = self._ctx
         self._call("on_train_begin")
+        if self.checkpoints is not None:
+            self.saver = Saver(self, self.checkpoints, in_background=self.recipe.checkpointing.async_save)
         if self.resume_from is not None:
             self._call("on_load")
         if ctx.step == 0:
@@ -265,19 +228,20 @@ class TrainingEngine:
                     saved = ctx.step
         if ctx.step > saved:
             self._save()
-        if self._saver is not None:
-            self._saved(self._saver.finish())
+        if self.saver is not None:
+            self._saved(self.saver.finish())
         state = RunState.COMPLETED if ctx.step >= ctx.total_steps or self._early else RunState.STOPPED
-        if self._early and ctx.step < ctx.total_steps:
-            ctx.write("message", level="info", text=f"training ended at step {ctx.step}: {self._early}")
-        return RunResult(state=state, step=ctx.step, metrics=ctx.metrics, checkpoint=ctx.checkpoint)
+        reason = self._early if self._early and ctx.step < ctx.total_steps else ""
+        if reason:
+            ctx.write("message", level="info", text=f"training ended at step {ctx.step}: {reason}")
+        return RunResult(state=state, step=ctx.step, metrics=ctx.metrics, checkpoint=ctx.checkpoint, reason=reason)
 
     def _step(self, window: Window) -> bool:
         """One optimizer step, then the records and evaluations due behind it; returns whether to save."""
         ctx, training = self._ctx, self.recipe.training
         started = time.perf_counter()
         self._call("on_step_begin")
-        ctx.lr = self._lr()
+        ctx.lr = current_lr(self.optimizer)
         self.train_step(window, ctx.step)
         ctx.step += 1
         self._meter.steps += 1
@@ -302,22 +266,20 @@ class TrainingEngine:
 
     def _agree_on_end(self) -> bool:
         """Whether any rank was asked to stop or wants to end early; all ranks get the same answers."""
-        news = self._saver is not None and self.ranks.is_main and self._saver.has_news
+        news = self.saver is not None and self.ranks.is_main and self.saver.has_news
         stop, early, save, saved = self.ranks.sum_counts(
             int(self.stop_requested()), int(self._early is not None), int(self._save_asked), int(news)
         )
-        if saved and self._saver is not None:
-            self._saved(self._saver.finish())
+        if saved and self.saver is not None:
+            self._saved(self.saver.finish())
         if early and self._early is None:
             self._early = "another rank asked for it"
         self._save_asked = save > 0
         return stop > 0 or early > 0
 
     def stop_requested(self) -> bool:
+        """Whether this rank was asked to stop."""
         return self._stop_reason() is not None
-
-    def _lr(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
 
     def _observe(self) -> None:
         """Evaluate on held-out data, where there is any, and let callbacks look."""
@@ -327,18 +289,21 @@ class TrainingEngine:
         held_out = self.data_module.val_dataloader(self.ranks.rank, self.ranks.world_size)
         values: dict[str, float] = {}
         if held_out is not None:
-            values = evaluate(
-                self.task,
-                self.model,
-                self.criterion,
-                held_out[0],
-                self.ranks,
-                autocast=self.precision.autocast,
-                stop_requested=self.stop_requested,
-                idle_batch=self._idle_batch if self.strategy.equal_passes else None,
-            )
+            with evaluation_weights(self.optimizer):
+                values = evaluate(
+                    self.task,
+                    self.model,
+                    self.criterion,
+                    held_out[0],
+                    self.ranks,
+                    autocast=self.precision.autocast,
+                    stop_requested=self.stop_requested,
+                    idle_batch=self.source.idle_batch if self.strategy.equal_passes else None,
+                )
         if values:
             ctx.metrics.update(values)
+            # What is found before the first step says nothing of the rate.
+            observe_evaluation(self.scheduler, values if ctx.step else {})
             ctx.write("eval", step=ctx.step, values=values)
         if values or held_out is None:
             self._call("on_validation_end")
@@ -348,15 +313,15 @@ class TrainingEngine:
     def _save(self) -> None:
         self._settle()
         self._save_asked = False
-        if self._saver is None:
+        if self.saver is None:
             return
         self._progress("saving")
-        self._saved(self._saver.save())
+        self._saved(self.saver.save())
 
     def _saved(self, completed: bool) -> None:
         """Take note of a checkpoint that was committed, in the background perhaps some steps ago."""
-        if completed and self._saver is not None:
-            self._ctx.checkpoint = self._saver.name
+        if completed and self.saver is not None:
+            self._ctx.checkpoint = self.saver.name
             self._call("on_save")
 
     def _settle(self) -> None:
@@ -374,20 +339,15 @@ class TrainingEngine:
         ctx, meter = self._ctx, self._meter
         self._meter = Meter()
         self.tokens_seen += meter.units
-        unit, weight_unit = self.task.unit, self.task.weight_unit
-        ctx.metrics.update(meter.totals.means(self.ranks))
-        values = {
+        figures = meter.totals.means(self.ranks)
+        ctx.metrics.update(figures)
+        ctx.log = {
             "loss": ctx.metrics["loss"],
             "lr": ctx.lr,
-            "grad_norm": float(meter.grad_norm) if meter.grad_norm is not None else 0.0,
-            f"{unit}_per_second": meter.units / meter.seconds,
-            **({f"{weight_unit}_per_second": meter.weight / meter.seconds} if weight_unit else {}),
-            unit: self.tokens_seen,
-            "step_seconds": meter.seconds / meter.steps,
-            "memory_bytes": peak_memory_bytes(self.ranks.device),
-            **{name: ctx.metrics[name] for name in meter.totals.names},
+            **meter.record(self.task, units_seen=self.tokens_seen, device=self.ranks.device),
+            **self.precision.figures(),
+            **figures,
         }
-        ctx.log = values
         self._call("on_log")
         ctx.write("metrics", step=ctx.step, values=ctx.log)
         self._progress("training")
@@ -397,24 +357,6 @@ class TrainingEngine:
 
     def _call(self, hook: str) -> None:
         self.callbacks.call(hook, self._ctx)
-
-    def _failed(self, error: BaseException) -> None:
-        """Tell callbacks of a failure; what goes wrong in them is noted on it, not raised in its place."""
-        self._ctx.exception = error
-        for other in self.callbacks.call_each("on_exception", self._ctx):
-            error.add_note(f"on_exception failed too: {type(other).__name__}: {other}")
-
-    def _end(self) -> None:
-        """Call `on_train_end` of every callback, whatever happened before."""
-        if self._saver is not None:
-            self._saver.close()
-        errors = self.callbacks.call_each("on_train_end", self._ctx)
-        failure = self._ctx.exception
-        if failure is None and errors:
-            raise errors[0]
-        for error in errors:
-            assert failure is not None
-            failure.add_note(f"on_train_end failed too: {type(error).__name__}: {error}")
 
 
 def _never() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from nexa_torch.distributed.ranks import Ranks
+    from nexa_torch.tasks.base import TrainingTask
 
 
 @dataclass
@@ -28,6 +29,17 @@ class Meter:
     seconds: float = 0.0
     totals: WeightedSums = field(default_factory=lambda: WeightedSums())
 
+    def record(self, task: TrainingTask, *, units_seen: int, device: torch.device) -> dict[str, float]:
+        """What a log record says of speed and size; reading the norm waits for the device."""
+        speeds = {task.unit: self.units, **({task.weight_unit: self.weight} if task.weight_unit else {})}
+        return {
+            "grad_norm": float(self.grad_norm) if self.grad_norm is not None else 0.0,
+            **{f"{unit}_per_second": count / self.seconds for unit, count in speeds.items()},
+            task.unit: units_seen,
+            "step_seconds": self.seconds / self.steps,
+            "memory_bytes": peak_memory_bytes(device),
+        }
+
 
 class WeightedSums:
     """Weighted sums of named figures, added on the device and read once."""
@@ -35,11 +47,6 @@ class WeightedSums:
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._weight = 0
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the figures that this rank has."""
-        return sorted(self._sums)
 
     def add(self, figures: Mapping[str, Any], weight: int) -> None:
         """Add the figures of a batch, each a mean over `weight` things: scalar tensors or numbers."""

@@ -78,6 +78,9 @@ class Source(Protocol):
     def epochs_done(self, step: int) -> int:
         """Passes over the data that are complete after `step` optimizer steps."""
 
+    def idle_batch(self) -> Any:
+        """A batch for passes of a rank that has no data of its own; its result counts nothing."""
+
 
 def make_source(
     loader: DataLoader[Any], sampler: Sampler[Any], task: TrainingTask, plan: BatchPlan, training: TrainingSection
@@ -88,7 +91,29 @@ def make_source(
     return _EpochSource(loader, sampler, task, plan, training)
 
 
-class _GlobalSource:
+class _Source:
+    """What both kinds of sources do alike."""
+
+    def windows(self, start: int, *, seeded: bool) -> Iterator[Window]:
+        """Yield the windows from step `start` to the last."""
+        raise NotImplementedError
+
+    def window(self, step: int) -> Window:
+        """Load one window again, in this process."""
+        return next(self.windows(step, seeded=True))
+
+    def idle_batch(self) -> Any:
+        """The first batch of the run. Raises UserError where this rank has none."""
+        parts = self.window(0).microbatches
+        if not parts:
+            raise UserError(
+                "there is no row for one of the ranks, and a sharded model needs one on every rank",
+                hint="use fewer processes, or set distributed.strategy=ddp",
+            )
+        return parts[0].batch
+
+
+class _GlobalSource(_Source):
     """Windows of a `GlobalSampler`: any step is reached at once, and epochs follow without a seam."""
 
     def __init__(
@@ -124,10 +149,6 @@ class _GlobalSource:
                                 for micro, batch in enumerate(parts)]  # fmt: skip
                 yield Window(microbatches=microbatches, rows=self._rows(step), epochs_done=self.epochs_done(step + 1))
 
-    def window(self, step: int) -> Window:
-        """Load one window again, in this process."""
-        return next(self.windows(step, seeded=True))
-
     def epochs_done(self, step: int) -> int:
         """Whole passes within the rows of `step` steps."""
         return min(step * self._plan.global_batch_size, self._length.total_rows) // self.n_rows
@@ -137,7 +158,7 @@ class _GlobalSource:
         return [row for micro in range(accumulation) for row in self._sampler.rows(step * accumulation + micro)]
 
 
-class _EpochSource:
+class _EpochSource(_Source):
     """Windows of any other sampler: each epoch starts anew, and its last window may be short."""
 
     def __init__(
@@ -187,10 +208,6 @@ class _EpochSource:
             if empty:
                 raise UserError("the data module's training loader gives no batch")
             epoch += 1
-
-    def window(self, step: int) -> Window:
-        """Load one window again."""
-        return next(self.windows(step, seeded=True))
 
     def epochs_done(self, step: int) -> int:
         """Epochs whose windows are all behind `step`; 0 where an epoch's length is not known."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from nexa.recipe.jsonschema import recipe_json_schema
+from nexa.recipe.render import flow_text
 from nexa.tui.forms.fields import HIDDEN, Control, Field, form_fields
-from nexa.tui.forms.text import flow_text, from_text, to_text
+from nexa.tui.forms.text import from_text, to_text
 
 
 @pytest.fixture(scope="module")

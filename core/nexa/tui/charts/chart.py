@@ -181,7 +181,7 @@ class Chart(Canvas, can_focus=True):
         faint, muted = self._colour("border-blurred"), self._colour("text-muted")
         for row in range(top, top + height):
             self.set_pixel(left - 1, row, "│", faint)
-        for tick in (log_ticks if picture.log_y else nice_ticks)(low, high, max(2, height // 3)):
+        for tick in (log_ticks if picture.log_y else nice_ticks)(low, high, min(8, max(3, height // 2))):
             row = top + int((high - tick) / (high - low) * (height - 0.25))
             if top <= row < top + height:
                 label = y_label(10**tick if picture.log_y else tick)
@@ -228,7 +228,9 @@ class Chart(Canvas, can_focus=True):
             if at is None:
                 return ""
             value = at[1]
-        words = units.figure(value) if isfinite(value) else "NaN"
+        words = "NaN"
+        if isfinite(value):
+            words = units.size(value) if line.curve.name.endswith("bytes") else units.figure(value)
         return f"{line.label} {words}" if line.label else words
 
     def _value_at(self, line: Line, picture: Picture, x: float) -> tuple[float, float] | None:
@@ -290,7 +292,8 @@ def _y_range(pieces: Sequence[tuple[Floats, Floats]], log_y: bool) -> tuple[floa
     if not ends:
         return 0.0, 1.0
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
-    if high <= low:
+    # Averages of equal values differ in their last digits.
+    if high - low <= 1e-6 * max(abs(low), abs(high)):
         room = 0.5 if log_y else abs(low) * 0.1 or 0.5
         return low - room, high + room
     room = (high - low) * 0.04

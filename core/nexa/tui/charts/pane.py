@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
@@ -9,7 +11,7 @@ from textual.message import Message
 from textual.widgets import Static
 
 from nexa.tui.charts.chart import Chart, Line, Picture
-from nexa.tui.charts.curves import AXES, Curves
+from nexa.tui.charts.curves import AXES, ChartData, Curves
 from nexa.tui.charts.view import WEIGHTS, ChartView
 from nexa.tui.keys import bindings
 
@@ -23,6 +25,9 @@ class ChartsPane(VerticalScroll, can_focus=True):
     """
 
     BINDINGS = bindings("charts")
+    SHOW_RAW: ClassVar[bool] = True
+    """Whether a smoothed line has its own values behind it."""
+
     DEFAULT_CSS = """
     ChartsPane { layout: grid; grid-gutter: 0 1; scrollbar-size-vertical: 1; }
     ChartsPane > .nothing { padding: 1 2; color: $text-muted; }
@@ -85,15 +90,11 @@ class ChartsPane(VerticalScroll, can_focus=True):
         extent = self.curves.extent(self.view.axis)
         low, high = self.view.limits(extent)
         for widget, data in zip(self.query(NamedChart), self.curves.charts, strict=False):
-            lines = []
-            if data.training is not None:
-                lines.append(Line(data.training, "", "chart-1"))
-            if data.evaluation is not None:
-                lines.append(Line(data.evaluation, "eval" if data.training else "", "chart-2", dots=True))
             widget.draw(
                 Picture(
                     title=data.name,
-                    lines=lines,
+                    lines=self.lines_of(data),
+                    faint=self.SHOW_RAW,
                     axis=self.view.axis,
                     low=low,
                     high=high,
@@ -102,6 +103,15 @@ class ChartsPane(VerticalScroll, can_focus=True):
                     inspected=self.view.inspected,
                 )
             )
+
+    def lines_of(self, data: ChartData) -> list[Line]:
+        """The lines that a chart draws."""
+        lines = []
+        if data.training is not None:
+            lines.append(Line(data.training, "", "chart-1"))
+        if data.evaluation is not None:
+            lines.append(Line(data.evaluation, "eval" if data.training else "", "chart-2", dots=True))
+        return lines
 
     def status(self) -> str:
         """The view in words."""

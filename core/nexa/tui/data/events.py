@@ -142,8 +142,8 @@ def _meter_values(record: Mapping[str, Any]) -> dict[str, float | None]:
     for gpu in gpus if isinstance(gpus, list) else []:
         if isinstance(gpu, dict):
             name = sanitize_line(str(gpu.get("gpu", "")))
-            values[f"gpu {name} %"] = _number(gpu.get("utilization_percent"))
-            values[f"gpu {name} memory"] = _number(gpu.get("memory_bytes"))
+            values[f"GPU {name}, %"] = _number(gpu.get("utilization_percent"))
+            values[f"GPU {name} memory, bytes"] = _number(gpu.get("memory_bytes"))
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -15,10 +15,11 @@ from nexa.recipe.load import load_recipe, merged_layers, parse_override
 from nexa.recipe.locate import find_recipe
 from nexa.recipe.node import Node, Origin, OriginKind, from_plain, nest
 from nexa.recipe.paths import absolute_paths
+from nexa.recipe.render import flow_text
 from nexa.recipe.yaml import parse_yaml
 from nexa.tui.forms.document import edited_text, unified_diff
 from nexa.tui.forms.fields import Control, Field
-from nexa.tui.forms.text import flow_text, from_text, to_text
+from nexa.tui.forms.text import from_text, to_text
 
 if TYPE_CHECKING:
     from nexa.recipe.load import LoadedRecipe

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from nexa.errors import RecipeError
+from nexa.recipe.render import flow_text
 from nexa.recipe.yaml import parse_yaml, resolve_scalar
 from nexa.tui.forms.fields import Control, Field
-
-_NOT_PLAIN = set("{}[]#&*!|>'\"%@`,:?\\\n")
 
 
 def to_text(field: Field, value: Any) -> str:
@@ -41,28 +39,6 @@ def from_text(field: Field, text: str) -> Any:
     if field.control is Control.YAML:
         return _parsed_yaml(stripped)
     return _parsed(stripped)
-
-
-def flow_text(value: Any) -> str:
-    """`value` as one line of YAML that reads back to the same value; text without quotes where that is safe."""
-    if isinstance(value, str) and _is_plain(value):
-        return value
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{flow_text(key)}: {flow_text(member)}" for key, member in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(flow_text(member) for member in value) + "]"
-    return json.dumps(value, ensure_ascii=isinstance(value, str) and not value.isprintable())
-
-
-def _is_plain(text: str) -> bool:
-    if not text or text != text.strip() or not text.isprintable() or text[0] in "-=<~" or text[0].isspace():
-        return False
-    if _NOT_PLAIN & (set(text) - {":"}) or ": " in text or text.startswith(":") or text.endswith(":"):
-        return False
-    try:
-        return resolve_scalar(text) == text
-    except ValueError:
-        return False
 
 
 def _member(value: Any, items: str) -> str:

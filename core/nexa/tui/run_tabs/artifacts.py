@@ -76,9 +76,6 @@ class ArtifactsTab(Horizontal):
     DEFAULT_CSS = """
     ArtifactsTab > RowTable { width: 1fr; }
     ArtifactsTab > VerticalScroll { width: 1fr; padding: 0 1; scrollbar-size-vertical: 1; }
-    .-narrow ArtifactsTab { layout: vertical; }
-    .-narrow ArtifactsTab > RowTable { height: 1fr; }
-    .-narrow ArtifactsTab > VerticalScroll { height: 1fr; }
     """
 
     def compose(self) -> ComposeResult:

@@ -18,7 +18,7 @@ class RunHead(Static):
     """State, name and place; progress bar, step, time left with its interval."""
 
     DEFAULT_CSS = """
-    RunHead { height: 3; padding: 0 1; background: $background; }
+    RunHead { height: 3; padding: 0 1; background: $background; text-wrap: nowrap; text-overflow: ellipsis; }
     """
 
     _shown: Text | None = None

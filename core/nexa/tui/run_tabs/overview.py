@@ -27,7 +27,7 @@ class Figure(Static):
     """One number with its name."""
 
     DEFAULT_CSS = """
-    Figure { width: 1fr; height: 2; padding: 0 1; }
+    Figure { width: 1fr; height: 2; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     """
 
     def show(self, name: str, value: str, *, more: str = "") -> None:
@@ -35,7 +35,7 @@ class Figure(Static):
         text = Text(no_wrap=True, overflow="ellipsis")
         text.append(f"{name}\n", colour_of(self.app, "text-muted"))
         text.append(value or "–", "bold")
-        if more:
+        if more and len(value) + len(more) + 3 <= self.size.width:
             text.append(f" {more}", colour_of(self.app, "text-muted"))
         if getattr(self, "_plain", None) != text.plain:
             self._plain = text.plain
@@ -50,9 +50,6 @@ class OverviewTab(Vertical):
     OverviewTab > #lower { height: 1fr; }
     OverviewTab #main-chart { width: 3fr; }
     OverviewTab #words { width: 2fr; padding: 0 1; scrollbar-size-vertical: 1; }
-    .-narrow OverviewTab > #lower { layout: vertical; }
-    .-narrow OverviewTab #main-chart { width: 1fr; height: 1fr; min-height: 7; }
-    .-narrow OverviewTab #words { width: 1fr; height: auto; max-height: 50%; }
     """
 
     def __init__(self) -> None:
@@ -131,20 +128,16 @@ def _figures(snapshot: RunSnapshot) -> Iterator[tuple[str, str, str]]:
     """Names, values and additions of the five figures."""
     metrics = snapshot.status.metrics
     best = _best_evaluation(snapshot.curves)
-    yield (
-        "loss",
-        units.figure(metrics.get("loss")),
-        f"eval {units.figure(metrics['eval_loss'])}" * ("eval_loss" in metrics),
-    )
+    yield "loss", units.figure(metrics.get("loss")), _named("eval", metrics.get("eval_loss"))
     yield "best eval loss", units.figure(best[0]) if best else "", f"step {best[1]:.0f}" if best else ""
     rate = metrics.get("tokens_per_second")
     yield "tokens/s", "" if rate is None else f"{rate:,.0f}", _seconds_a_step(metrics.get("step_seconds"))
     yield "memory", *_memory(snapshot)
-    yield (
-        "learning rate",
-        units.figure(metrics.get("lr")),
-        f"norm {units.figure(metrics.get('grad_norm'))}" * ("grad_norm" in metrics),
-    )
+    yield "learning rate", units.figure(metrics.get("lr")), _named("norm", metrics.get("grad_norm"))
+
+
+def _named(name: str, value: float | None) -> str:
+    return "" if value is None else f"{name} {units.figure(value)}"
 
 
 def _seconds_a_step(seconds: float | None) -> str:

@@ -19,13 +19,18 @@ from nexa.tui.data.run import RunSnapshot
 from nexa.tui.themes import colour_of
 
 _BAR_CELLS = 12
+_TITLES = {
+    "cpu_percent": "CPU of the worker, % of a core",
+    "rss_bytes": "memory of the worker",
+    "machine_cpu_percent": "CPU of the machine, %",
+}
 
 
 class SystemTab(Vertical):
     """A line for every rank, and charts of the first."""
 
     DEFAULT_CSS = """
-    SystemTab > #ranks { height: auto; max-height: 40%; padding: 0 1; scrollbar-size-vertical: 1; }
+    SystemTab > #ranks { text-wrap: nowrap; height: auto; max-height: 40%; padding: 0 1; scrollbar-size-vertical: 1; }
     SystemTab > ChartsPane { height: 1fr; }
     """
 
@@ -83,7 +88,7 @@ class SystemTab(Vertical):
         use, used, total = (
             _number(gpu, name) for name in ("utilization_percent", "memory_bytes", "memory_total_bytes")
         )
-        line.append("  GPU ")
+        line.append(f"\n{'':<23}  GPU ")
         line.append_text(self._bar(use))
         line.append(f" {use:.0f} %" if use is not None else " ?", "bold")
         line.append(f"  {units.size(used)} of {units.size(total)}" if used is not None else "")
@@ -108,8 +113,8 @@ def _curves(readings: Readings) -> Curves:
     times = np.array(readings.times, dtype=np.float64)
     times = np.maximum.accumulate(times - times[0])
     x = {"time": times}
-    charts = [
-        ChartData(name, Curve(name, x, np.array([np.nan if v is None else v for v in values], dtype=np.float64)))
-        for name, values in readings.series.items()
-    ]
+    charts = []
+    for name, values in readings.series.items():
+        numbers = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+        charts.append(ChartData(_TITLES.get(name, name), Curve(name, x, numbers)))
     return Curves(charts=charts, resumes={"time": np.empty(0)})

@@ -212,7 +212,7 @@ class RunScreen(RunActions):
     @on(TabbedContent.TabActivated, "#tabs")
     def _tab_activated(self, event: TabbedContent.TabActivated) -> None:
         self._tab = event.pane.id or TABS[0]
-        self._focus_tab()
+        self.call_after_refresh(self._focus_tab)
         self.read_now()
 
     def _focus_tab(self) -> None:
@@ -224,13 +224,18 @@ class RunScreen(RunActions):
 
     def action_tab(self, direction: int) -> None:
         """Show the next tab (1) or the previous (−1)."""
-        tabs = self.query_one(TabbedContent)
-        tabs.active = TABS[(TABS.index(self._tab) + direction) % len(TABS)]
+        self.open_tab(TABS[(TABS.index(self._tab) + direction) % len(TABS)])
+
+    def open_tab(self, name: str) -> None:
+        """Show a tab."""
+        # A focused widget keeps its tab shown.
+        self.set_focus(None)
+        self.query_one(TabbedContent).active = name
 
     def action_filter(self) -> None:
         """Search the log."""
         if self._tab != "log":
-            self.query_one(TabbedContent).active = "log"
+            self.open_tab("log")
         self.query_one(LogPane).start_search()
 
     async def action_back(self) -> None:
@@ -244,4 +249,4 @@ class RunScreen(RunActions):
 
     @on(Chart.Pointed, "#main-chart")
     def _main_chart_pointed(self) -> None:
-        self.query_one(TabbedContent).active = "charts"
+        self.open_tab("charts")

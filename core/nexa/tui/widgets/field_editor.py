@@ -14,9 +14,10 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input, Select, Static, TextArea
 
+from nexa.recipe.render import flow_text
 from nexa.text import sanitize
 from nexa.tui.forms.fields import Control, Field
-from nexa.tui.forms.text import flow_text, to_text
+from nexa.tui.forms.text import to_text
 
 if TYPE_CHECKING:
     from nexa.tui.forms.form import RecipeForm
