@@ -24,7 +24,7 @@ def cluster_view(snapshot: Snapshot) -> ClusterView:
     moment = time.time()
     jobs = [_job(entry) for entry in snapshot.entries.values() if job_state(entry.state)[0] is not JobState.ENDED]
     try:
-        nodes = _records(run_slurm(["scontrol", "show", "node", "--oneliner"]))
+        nodes = _records(run_slurm(["scontrol", "--details", "show", "node", "--oneliner"]))
         partitions = _records(run_slurm(["scontrol", "show", "partition", "--oneliner"]))
     except NexaError as error:
         return ClusterView(taken_at=moment, jobs=jobs, problem=error.message)
