@@ -71,6 +71,11 @@ class SlurmScheduler(Scheduler):
         answer came and the queue does not show the job either.
         """
         begun = time.time()
+        if "\\" in str(attempt.run_dir):
+            raise UserError(
+                f"Slurm can't write logs below {attempt.run_dir}: there is a backslash in it",
+                hint="set NEXA_RUNS_DIR to another folder",
+            )
         try:
             answer = run_slurm(submission.argv, PYTHONSAFEPATH="1")
         except ControllerError as error:
