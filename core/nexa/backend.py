@@ -9,7 +9,7 @@ promised; so this module imports nothing else either.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nexa.errors import Problem
     from nexa.recipe.schema import Recipe
     from nexa.worker.context import RunContext
+    from nexa.worker.place import LauncherRanks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +99,12 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewToken:
-    """One token of the first batch: its text, and whether the loss is taken on it."""
+    """One token of a row: its text, whether the loss is taken on it, and its document's number in the row, from 0."""
 
     id: int
     text: str
     trained: bool
+    document: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +112,8 @@ class Preview:
     """The first batch as the backend will see it, and what the whole data set holds.
 
     rows: token rows of the first microbatch. documents, tokens, trained_tokens: counts over the
-    training data. warnings: things a person should know before training, in words.
+    training data; a task without tokens has 0 of them, and pieces of text that describe its batch as
+    rows. warnings: things a person should know before training, in words.
     """
 
     rows: Sequence[Sequence[PreviewToken]]
@@ -118,6 +121,42 @@ class Preview:
     tokens: int
     trained_tokens: int
     total_steps: int
+    warnings: Sequence[str] = ()
+
+
+PrepareProgress = Callable[[str, int, "int | None"], None]
+"""Called as (phase, done, total), total None where it is not known; may raise to stop the work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedPart:
+    """Training or held-out data in numbers.
+
+    rows: rows of at most `row_length` tokens. empty_places: rows × row_length less the tokens in them.
+    trained_tokens: positions that carry loss.
+    """
+
+    documents: int
+    rows: int
+    tokens: int
+    trained_tokens: int
+    empty_places: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What `Backend.prepare` made, or found made already (`reused`).
+
+    folders: the prepared folders, see `nexa.prepared`. bytes: their size. validation: None where nothing is
+    held out. warnings: things a person should know before training, in words.
+    """
+
+    folders: Sequence[Path]
+    bytes: int
+    reused: bool
+    row_length: int
+    train: PreparedPart
+    validation: PreparedPart | None = None
     warnings: Sequence[str] = ()
 
 
@@ -133,13 +172,15 @@ class RunResult:
     """What `Backend.run` returns on every rank.
 
     step: optimizer steps done over all attempts. metrics: final figures ("loss", "eval_loss",
-    "perplexity"). checkpoint: name of the last committed checkpoint artifact, None if none.
+    "perplexity"). checkpoint: name of the last committed checkpoint artifact, None if none. reason: why
+    a completed run ended before its last step, else empty.
     """
 
     state: RunState
     step: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     checkpoint: str | None = None
+    reason: str = ""
 
 
 class ChatSession(ABC):
@@ -165,8 +206,8 @@ class Backend(ABC):
     def check(self, recipe: Recipe) -> Sequence[Problem]:
         """Return what stops this recipe from training here; empty when nothing does.
 
-        Covers what the schema can't know: unsupported combinations, missing packages or devices,
-        model or data files that do not exist. Imports nothing heavy.
+        Covers what the schema and the plan can't know: unsupported combinations, missing packages or
+        devices, models that do not exist. Local data files are looked for by the plan. Imports nothing heavy.
         """
 
     @abstractmethod
@@ -191,6 +232,21 @@ class Backend(ABC):
         Raises DataError where the data can't be trained on.
         """
 
+    def prepare(self, recipe: Recipe, *, on_progress: PrepareProgress | None = None) -> Preparation:
+        """Make the recipe's data ready for training and keep it, so that a run starts at once.
+
+        Offered by backends with capability "prepare". Loads no model and needs no GPU. Raises DataError where
+        the data can't be trained on.
+        """
+        raise UserError(f"{type(self).__name__} prepares no data before a run")
+
+    def show_rows(self, recipe: Recipe, start: int, count: int) -> Sequence[Sequence[PreviewToken]]:
+        """Up to `count` training rows from row `start` (from 0) on; offered with capability "prepare".
+
+        Raises UserError where there is no row `start`.
+        """
+        raise UserError(f"{type(self).__name__} shows no rows of prepared data")
+
     @abstractmethod
     def run(self, context: RunContext) -> RunResult:
         """Train, in a worker process; called once on every rank.
@@ -199,6 +255,23 @@ class Backend(ABC):
         checkpoint at the step boundary, commits it and returns RunState.STOPPED. Continues from
         `context.resume_from` when it is set. Only rank 0 commits checkpoints.
         """
+
+    def launcher_ranks(self, environment: Mapping[str, str]) -> LauncherRanks | None:
+        """Return which of the processes that a launcher started this one is; None where none did.
+
+        torchrun's variables unless a backend knows more launchers. Raises UserError for contradictions.
+        """
+        from nexa.worker.place import LauncherRanks
+
+        return LauncherRanks.from_environment(environment)
+
+    def share(self, text: str | None) -> str:
+        """Return rank 0's text on every rank; called before training, where a launcher started the ranks.
+
+        Only for backends that may train in processes which Nexa did not start. Raises WorkerError when
+        rank 0 can't be reached.
+        """
+        raise UserError(f"{type(self).__name__} can't join processes that a launcher started", hint="use: nexa launch")
 
     def open_chat(self, checkpoint: Path) -> ChatSession:
         """Load a checkpoint folder for `nexa chat`; offered by backends with capability "chat"."""

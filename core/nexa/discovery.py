@@ -29,12 +29,14 @@ from nexa.specs import (
     PluginSpec,
     RecipeFolder,
     SchedulerSpec,
+    TaskSpec,
 )
 
 FIRST_PARTY_DISTRIBUTION = "nexa-train"
 
 _HOOK_RESULTS: dict[str, type[PluginSpec] | type[RecipeFolder]] = {
     "nexa_register_backends": BackendSpec,
+    "nexa_register_tasks": TaskSpec,
     "nexa_register_schedulers": SchedulerSpec,
     "nexa_register_distillers": DistillerSpec,
     "nexa_register_artifact_stores": ArtifactStoreSpec,
@@ -208,8 +210,14 @@ def _check_spec(hook: str, spec: PluginSpec) -> None:
         raise PluginDefectError(f"{where}: a name is a lower-case letter, then letters, digits, '-' and '_'")
     if not isinstance(spec.summary, str) or not spec.summary.strip() or "\n" in spec.summary:
         raise PluginDefectError(f"{where}: `summary` must be one line of text")
-    for field, target in (("factory", spec.factory), ("options_model", spec.options_model)):
-        if field == "options_model" and target is None:
+    targets: list[tuple[str, Any, bool]] = [
+        ("factory", spec.factory, True),
+        ("options_model", spec.options_model, False),
+    ]
+    if isinstance(spec, TaskSpec):
+        targets += [("data_module", spec.data_module, True), ("check", spec.check, False)]
+    for field, target, required in targets:
+        if target is None and not required:
             continue
         if not isinstance(target, str) or not _TARGET.fullmatch(target):
             raise PluginDefectError(f"{where}: `{field}` must read 'module:attribute', not {target!r}")
@@ -217,6 +225,11 @@ def _check_spec(hook: str, spec: PluginSpec) -> None:
         raise PluginDefectError(f"{where}: `capabilities` must be a frozenset of strings")
     if isinstance(spec, BackendSpec) and not (_is_names(spec.methods, tuple) and spec.methods):
         raise PluginDefectError(f"{where}: `methods` must be a tuple with at least one method name")
+    if isinstance(spec, TaskSpec):
+        if not (_is_names(spec.honours, tuple) and _is_names(spec.refuses, tuple)):
+            raise PluginDefectError(f"{where}: `honours` and `refuses` must be tuples of recipe keys")
+        if not isinstance(spec.backend, str):
+            raise PluginDefectError(f"{where}: `backend` must be a backend's name")
 
 
 def _is_names(value: Any, container: type[frozenset[Any]] | type[tuple[Any, ...]]) -> bool:

@@ -13,6 +13,7 @@ from nexa.specs import (
     ObserverSpec,
     RecipeFolder,
     SchedulerSpec,
+    TaskSpec,
 )
 
 ENTRY_POINT_GROUP = "nexa"
@@ -24,6 +25,12 @@ hookimpl = pluggy.HookimplMarker("nexa")
 @hookspec
 def nexa_register_backends() -> Iterable[BackendSpec]:
     """Return the training backends this plugin provides."""
+    raise AssertionError("hook specifications are never called")
+
+
+@hookspec
+def nexa_register_tasks() -> Iterable[TaskSpec]:
+    """Return the tasks this plugin provides, each named by the method that trains it."""
     raise AssertionError("hook specifications are never called")
 
 

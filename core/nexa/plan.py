@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nexa.backend import Resources
 from nexa.errors import NexaError, Problem, RecipeError
+from nexa.nearby import nearby
 from nexa.scheduler import Attempt
 from nexa.settings_report import SettingLine, refused_settings, settings_report
 from nexa.uris import absolute_uri, is_uri
@@ -70,9 +71,12 @@ class Plan:
         """Checkpoints that lie in the store at the same time, at most; 1 where the run's length is unknown."""
         every, total = self.recipe.training.save_every_steps, self.estimate.total_steps
         saves = math.ceil(total / every) if every is not None and total is not None else 1
-        keep_last = self.recipe.checkpointing.keep_last
+        keeping = self.recipe.checkpointing
+        if keeping.keep_last is None:
+            return saves
+        held_out = bool(self.recipe.data.validation.model_fields_set)
         # A new checkpoint is committed before the oldest one goes.
-        return saves if keep_last is None else min(saves, keep_last + 1)
+        return min(saves, keeping.keep_last + 1 + (keeping.keep_best if held_out else 0))
 
     @property
     def disk_bytes(self) -> int | None:
@@ -125,8 +129,10 @@ class Plan:
         }
 
 
-def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings) -> Plan:
+def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings, placed: bool = False) -> Plan:
     """Work out a launch from a loaded recipe, the installed plugins and the user's settings.
+
+    placed: whether the processes stand on their machines already, so that the scheduler is not asked.
 
     What the backend, the scheduler and the settings report find wrong becomes the plan's obstacles, so
     that a plan for another machine can be read here. Raises RecipeError with every problem when no
@@ -142,9 +148,9 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings) -> 
     lines = settings_report(recipe, backend.settings(recipe))
 
     problems = [
-        *_method_problems(recipe, backend_spec),
+        *_method_problems(recipe, backend_spec, host),
         *backend.check(recipe),
-        *scheduler.check(recipe, resources),
+        *(() if placed else scheduler.check(recipe, resources)),
     ]
     # Who looked at a field itself knows better what is wrong with it.
     told = {problem.path for problem in problems}
@@ -196,14 +202,14 @@ def example_attempt(runs_dir: Path) -> Attempt:
     return Attempt(run_id=EXAMPLE_RUN_ID, run_dir=runs_dir / EXAMPLE_RUN_ID, number=1)
 
 
-def _method_problems(recipe: Recipe, backend: BackendSpec) -> list[Problem]:
-    if recipe.method in backend.methods:
+def _method_problems(recipe: Recipe, backend: BackendSpec, host: PluginHost) -> list[Problem]:
+    if host.trains(backend, recipe.method):
         return []
     return [
         Problem(
             path="method",
             message=f"backend {backend.name!r} has no method {recipe.method!r}",
-            hint=f"it has {', '.join(backend.methods)}",
+            hint=f"it has {', '.join(host.methods(backend))}",
         )
     ]
 
@@ -215,10 +221,14 @@ def _missing_files(recipe: Recipe) -> list[Problem]:
         "data.validation.remote_uri": recipe.data.validation.remote_uri,
         "model.chat_template": recipe.model.chat_template,
     }
-    return [
-        Problem(path=key, message=f"there is no file or folder {place}")
+    missing = {
+        key: Path(place).expanduser()
         for key, place in named.items()
-        if place is not None and not is_uri(place) and not Path(place).exists()
+        if place is not None and not is_uri(place) and not Path(place).expanduser().exists()
+    }
+    return [
+        Problem(path=key, message=f"there is no file or folder {place}", hint=nearby(place))
+        for key, place in missing.items()
     ]
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from nexa.discovery import Failure, Provider, installed_providers, load_all
 from nexa.errors import PluginError
 from nexa.extras import extra_named, install_hint
-from nexa.specs import BackendSpec, PluginSpec, RecipeFolder
+from nexa.specs import BackendSpec, PluginSpec, RecipeFolder, TaskSpec
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from nexa.observer import Observer
     from nexa.scheduler import Scheduler
 
-Kind = Literal["backend", "scheduler", "distiller", "artifact-store", "observer"]
+CreatedKind = Literal["backend", "scheduler", "distiller", "artifact-store", "observer"]
+"""Kinds whose plugin is an object that the host makes."""
+Kind = Literal[CreatedKind, "task"]
 Status = Literal["ok", "duplicate", "error", "slow", "off"]
 
 CONTRACTS: Mapping[str, str] = {
@@ -39,7 +41,7 @@ CONTRACTS: Mapping[str, str] = {
     "artifact-store": "nexa.artifacts:ArtifactStore",
     "observer": "nexa.observer:Observer",
 }
-"""Contract class of each plugin kind, as "module:attribute"."""
+"""Contract class of each kind that the host makes, as "module:attribute"; a task's belongs to its backend."""
 
 ALLOW_LIST_VARIABLE = "NEXA_LOAD_PLUGINS"
 FIRST_PARTY_VARIABLE = "NEXA_NO_PLUGINS"
@@ -81,6 +83,8 @@ class PluginHost:
     @overload
     def spec(self, kind: Literal["backend"], name: str) -> BackendSpec: ...
     @overload
+    def spec(self, kind: Literal["task"], name: str) -> TaskSpec: ...
+    @overload
     def spec(self, kind: Kind, name: str) -> PluginSpec: ...
 
     def spec(self, kind: Kind, name: str) -> PluginSpec:
@@ -94,6 +98,28 @@ class PluginHost:
         owners = {name: self._owners(kind, name) for name in sorted(names)}
         return tuple(found[0][1] for found in owners.values() if len(found) == 1)
 
+    def trains(self, backend: BackendSpec, method: str) -> bool:
+        """Whether a backend trains a method: one of its own, or a task that a plugin registered for it."""
+        return method in backend.methods or self.task_of(backend.name, method) is not None
+
+    def task_of(self, backend: str, method: str) -> TaskSpec | None:
+        """The task that a backend trains under a method's name, None where there is none.
+
+        Raises PluginError when two plugins provide it.
+        """
+        self._load_rest(LOOKUP_TIMEOUT_S)
+        if not self._owners("task", method):
+            return None
+        spec = self.spec("task", method)
+        return spec if spec.backend == backend else None
+
+    def methods(self, backend: BackendSpec) -> tuple[str, ...]:
+        """Every method that a backend trains, its own first; loads every plugin."""
+        tasks = [
+            spec.name for spec in self.specs("task") if isinstance(spec, TaskSpec) and spec.backend == backend.name
+        ]
+        return (*backend.methods, *(name for name in tasks if name not in backend.methods))
+
     @overload
     def create(self, kind: Literal["backend"], name: str) -> Backend: ...
     @overload
@@ -105,7 +131,7 @@ class PluginHost:
     @overload
     def create(self, kind: Literal["observer"], name: str) -> Observer: ...
 
-    def create(self, kind: Kind, name: str) -> Any:
+    def create(self, kind: CreatedKind, name: str) -> Any:
         """Return a new plugin object. Raises PluginError, also when its libraries are missing."""
         provider, spec = self._find(kind, name)
         contract = load_target(CONTRACTS[kind])

@@ -26,6 +26,17 @@ PROJECT_FILE = "nexa.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
+class TuiSettings:
+    """Settings of the terminal UI.
+
+    keys: by id of a key (`nexa tui`, then ?), the keys it is on instead, such as
+        `"run.stop" = "ctrl+s"`; comma-separated where several.
+    """
+
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """The settings in force; paths are absolute.
 
@@ -34,6 +45,7 @@ class Settings:
     scheduler: scheduler of recipes that name none (NEXA_SCHEDULER; default "local").
     defaults: options of plugins under every recipe's own, by plugin section, such as a Slurm
         partition (NEXA_DEFAULTS as JSON, or a table such as `[defaults.slurm]`).
+    tui: of the terminal UI (NEXA_TUI as JSON, or a table such as `[tui.keys]`).
     sources: for each setting that is not a default, its file or "$VARIABLE".
     """
 
@@ -41,6 +53,7 @@ class Settings:
     store_uri: str = "artifacts"
     scheduler: str = "local"
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tui: TuiSettings = field(default_factory=TuiSettings)
     sources: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -43,6 +43,27 @@ class BackendSpec(PluginSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaskSpec(PluginSpec):
+    """A task: what one method of a training backend trains, and on which batches.
+
+    name: a value of the recipe key `method`. backend: the backend that trains it. factory,
+    data_module: its classes, as that backend wants them. check: "module:attribute" of a function from a
+    recipe to its problems, called on the launching machine, so its module imports nothing heavy.
+    honours: recipe keys that this task heeds beyond those its backend heeds for every task, such as
+    "model.d_model"; refuses: keys that its backend heeds for others and this task does not, such as
+    "optimizer.*". A key ending in ".*" stands for a section.
+    """
+
+    kind: ClassVar[str] = "task"
+
+    data_module: str
+    backend: str = "torch"
+    check: str | None = None
+    honours: tuple[str, ...] = ()
+    refuses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class SchedulerSpec(PluginSpec):
     """Something that starts workers on machines."""
 

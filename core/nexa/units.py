@@ -53,7 +53,7 @@ def figure(value: float | None) -> str:
         return ""
     if value == int(value) and abs(value) < 1e15:
         return str(int(value))
-    return f"{value:.4g}" if abs(value) < 1e5 else f"{value:.0f}"
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
 
 
 def steps(step: int | None, total: int | None) -> str:

@@ -1,88 +1,61 @@
-"""The rows of each optimizer step as tensors: this rank's share, and the token count of all ranks."""
+"""Batches of any shape: a tensor, or mappings and sequences of tensors and other values."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from nexa.batch import BatchPlan
-from nexa_torch.data.order import rows_of_microbatch
-from nexa_torch.data.rows import IGNORED, Batch, Rows
-from nexa_torch.parallel import Ranks
-
-TensorBatch = dict[str, Tensor]
+from nexa.errors import UserError
 
 
-def to_tensors(batch: Batch, device: torch.device) -> TensorBatch:
-    """Move a batch to a device as int64 tensors "input_ids", "labels", "positions" of [rows, width].
+def batch_rows(batch: Any) -> int:
+    """Length of the first dimension of the first tensor in a batch: a tensor, mapping or sequence of them.
 
-    Padding continues the positions of the row's last document: it is behind everything that carries
-    loss, so causal attention hides it, and a row of one document needs no mask.
+    Raises UserError where there is none.
     """
-    positions = batch.positions
-    padding = batch.document < 0
-    if padding.any():
-        width = np.arange(positions.shape[1])
-        last = positions.shape[1] - 1 - padding.sum(axis=1)
-        beyond = positions[np.arange(len(last)), last][:, None] + width[None, :] - last[:, None]
-        positions = np.where(padding, beyond, positions)
-    arrays = {"input_ids": batch.input_ids, "labels": batch.labels, "positions": positions}
-    tensors = {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}
-    if device.type == "cpu":
-        return tensors
-    return {name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in tensors.items()}
+    if isinstance(batch, Tensor) and batch.ndim:
+        return len(batch)
+    parts: Any = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (list, tuple)) else ()
+    for part in parts:
+        if isinstance(part, (Tensor, Mapping, list, tuple)):
+            return batch_rows(part)
+    raise UserError(
+        f"a batch of type {type(batch).__name__} holds no tensor to count rows by",
+        hint="override batch_weight and batch_size in the task",
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """What one rank trains on in one optimizer step.
-
-    microbatches: (number of the microbatch over all ranks, batch); empty ones are left out.
-    rows: indices of this rank's rows. tokens: tokens on this rank, padding not counted.
-    trained_tokens: positions with loss on this rank.
-    """
-
-    microbatches: list[tuple[int, TensorBatch]]
-    rows: list[int]
-    tokens: int
-    trained_tokens: int
+def to_device(batch: Any, device: torch.device) -> Any:
+    """The batch with every tensor in it on `device`; other values stay as they are."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(to_device(value, device) for value in batch))
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(to_device(value, device) for value in batch)
+    return batch
 
 
-class TrainingRows:
-    """Lays out the windows of a run; the same step always gives the same rows, on any number of ranks."""
+def tensors_in(batch: Any, place: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in a batch with its place: the keys and indices on the way to it, joined by dots."""
+    if isinstance(batch, Tensor):
+        yield place or "batch", batch
+        return
+    parts: Any = batch.items() if isinstance(batch, Mapping) else ()
+    if isinstance(batch, (list, tuple)):
+        parts = enumerate(batch)
+    for key, value in parts:
+        yield from tensors_in(value, f"{place}.{key}" if place else str(key))
 
-    def __init__(self, rows: Rows, plan: BatchPlan, ranks: Ranks, *, seed: int, total_rows: int) -> None:
-        self._rows = rows
-        self._plan = plan
-        self._ranks = ranks
-        self._seed = seed
-        self._total_rows = total_rows
 
-    def window(self, step: int) -> Window:
-        """This rank's share of optimizer step `step`, counted from 0."""
-        microbatches, taken, tokens, trained = [], [], 0, 0
-        for micro in range(self._plan.accumulation_steps):
-            indices = rows_of_microbatch(
-                seed=self._seed,
-                n=len(self._rows),
-                step=step,
-                micro=micro,
-                rank=self._ranks.rank,
-                world_size=self._ranks.world_size,
-                microbatch_size=self._plan.microbatch_size,
-                accumulation_steps=self._plan.accumulation_steps,
-                total_rows=self._total_rows,
-            )
-            if len(indices) == 0:
-                continue
-            batch = self._rows.take(indices)
-            tokens += int((batch.document >= 0).sum())
-            trained += int((batch.labels != IGNORED).sum())
-            taken.extend(int(index) for index in indices)
-            microbatches.append(
-                (micro * self._ranks.world_size + self._ranks.rank, to_tensors(batch, self._ranks.device))
-            )
-        return Window(microbatches=microbatches, rows=taken, tokens=tokens, trained_tokens=trained)
+def describe(tensor: Tensor) -> str:
+    """Type, shape and range of a tensor in one line."""
+    text = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+    if not tensor.numel() or tensor.is_complex():
+        return text
+    return f"{text}, {tensor.min().item():.4g} to {tensor.max().item():.4g}, mean {tensor.double().mean().item():.4g}"

@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
 
-from nexa.errors import Problem, UserError
-from nexa.uris import is_uri
+from nexa.errors import PluginError, Problem, UserError
+from nexa.plugins import load_target
+from nexa.recipe.schema import Recipe
 from nexa_torch.architectures import ARCHITECTURES, size_problems
-from nexa_torch.backend import METHODS, missing_packages
-from nexa_torch.optimizers import OPTIMIZERS, unknown_optimizer
+from nexa_torch.backend import missing_packages
+from nexa_torch.compiling import missing_compiler
+from nexa_torch.optimizers import OPTIMIZERS, missing_package, unknown_optimizer
 from nexa_torch.schedules import SCHEDULES, unknown_schedule
 from nexa_torch.sources import PACKAGE_SCHEME, packaged_path, resolve_source
+from nexa_torch.tasks.registry import LANGUAGE, find_task
 
-if TYPE_CHECKING:
-    from nexa.recipe.schema import Recipe
-
+_Check = Callable[[Recipe], Iterable[Problem]]
+SHARDABLE = ("adamw", "sgd", "lion")
+"""Optimizers that treat every element alike, so that a process can do its part of a weight alone."""
 _INSTALL = "type: pip install 'nexa-train[torch]'"
 
 
 def find_problems(recipe: Recipe) -> list[Problem]:
     """Return every problem, each with the recipe key it belongs to; empty when training can start."""
-    checks: tuple[Callable[[Recipe], Iterator[Problem]], ...] = (
-        _method,
-        _model,
-        _data,
-        _packages,
-        _adapter,
-        _optimizer,
-        _devices,
-    )
+    try:
+        task = find_task(recipe.method)
+        own = load_target(task.check) if task.check else _nothing
+    except (PluginError, ImportError, AttributeError) as error:
+        hint = error.hint if isinstance(error, PluginError) else None
+        return [Problem(path="method", message=str(error), hint=hint)]
+    of_task = (_model, _data, _adapter, _compile) if LANGUAGE in task.capabilities else (own,)
+    checks: tuple[_Check, ...] = (*of_task, _packages, _optimizer, _evaluation, _devices, _sharding)
     return [problem for check in checks for problem in check(recipe)]
 
 
-def _method(recipe: Recipe) -> Iterator[Problem]:
-    if recipe.method not in METHODS:
+def _nothing(recipe: Recipe) -> Iterator[Problem]:
+    return iter(())
+
+
+def _evaluation(recipe: Recipe) -> Iterator[Problem]:
+    """Early stopping without evaluations on the way would never stop."""
+    training = recipe.training
+    if training.early_stopping and training.eval_every_steps is None and training.eval_every_epochs is None:
         yield Problem(
-            path="method",
-            message=f"the torch backend can't do {recipe.method!r}",
-            hint=f"it can do: {', '.join(METHODS)}",
+            path="training.early_stopping",
+            message="early stopping looks at evaluations, and none is asked for on the way",
+            hint="set training.eval_every_steps or training.eval_every_epochs",
         )
 
 
@@ -62,22 +68,27 @@ def _model(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _data(recipe: Recipe) -> Iterator[Problem]:
-    """Files that the recipe names and that are not here; other places are looked at when the data is read."""
+    """Files of packages that are not here; the plan looks for local ones, and other places are read in the run."""
     named = {
         "data.remote_uri": recipe.data.remote_uri,
         "data.validation.remote_uri": recipe.data.validation.remote_uri,
         "model.chat_template": recipe.model.chat_template,
     }
     for path, uri in named.items():
-        if uri is None:
-            continue
-        if uri.startswith(PACKAGE_SCHEME):
+        if uri is not None and uri.startswith(PACKAGE_SCHEME):
             try:
                 packaged_path(uri)
             except UserError as error:
                 yield Problem(path=path, message=error.message, hint=error.hint)
-        elif not is_uri(uri) and not Path(uri).expanduser().exists():
-            yield Problem(path=path, message=f"{uri} does not exist")
+
+
+def _stream(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.data.streaming and recipe.training.max_steps is None:
+        yield Problem(
+            path="data.streaming",
+            message="a stream does not say how long it is, so the run has no end",
+            hint="set training.max_steps",
+        )
 
 
 def _packages(recipe: Recipe) -> Iterator[Problem]:
@@ -94,11 +105,26 @@ def _adapter(recipe: Recipe) -> Iterator[Problem]:
         return
     if recipe.model.name in ARCHITECTURES:
         yield Problem(path="adapter", message="an adapter on random weights learns nothing", hint="leave adapter out")
-    if recipe.adapter.type == "qlora":
+    if recipe.adapter.type == "qlora" and missing_packages(["bitsandbytes"]):
         yield Problem(
             path="adapter.type",
-            message="the torch backend does not train qlora: 4-bit weights need a CUDA GPU and bitsandbytes",
-            hint="set adapter.type=lora",
+            message="qlora needs the package bitsandbytes for its 4-bit weights",
+            hint="type: pip install 'nexa-train[quantize]', or set adapter.type=lora",
+        )
+    if recipe.adapter.type == "qlora" and recipe.adapter.use_dora:
+        yield Problem(
+            path="adapter.use_dora",
+            message="DoRA needs the length of every weight row, which 4-bit weights give only roughly",
+            hint="set adapter.type=lora, or adapter.use_dora=false",
+        )
+
+
+def _compile(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.training.compile and not recipe.cluster.gpus_per_node and (missing := missing_compiler()) is not None:
+        yield Problem(
+            path="training.compile",
+            message=missing,
+            hint="install one (Debian, Ubuntu: apt install g++), or set training.compile=false",
         )
 
 
@@ -106,16 +132,41 @@ def _optimizer(recipe: Recipe) -> Iterator[Problem]:
     if recipe.optimizer.name not in OPTIMIZERS:
         error = unknown_optimizer(recipe.optimizer.name)
         yield Problem(path="optimizer.name", message=error.message, hint=error.hint)
+    elif (missing := missing_package(recipe.optimizer.name)) is not None:
+        yield Problem(path="optimizer.name", message=missing.message, hint=missing.hint)
     schedule = recipe.optimizer.scheduler
     if schedule.name not in SCHEDULES:
         error = unknown_schedule(schedule.name)
         yield Problem(path="optimizer.scheduler.name", message=error.message, hint=error.hint)
+    elif _watches_nothing(recipe):
+        yield Problem(
+            path="optimizer.scheduler.name",
+            message=f"schedule {schedule.name} needs evaluations and the recipe has none to watch",
+            hint="set training.eval_every_steps and data.validation.fraction (or remote_uri)",
+        )
+    kind = OPTIMIZERS.get(recipe.optimizer.name)
+    if kind is not None and kind.own_schedule and schedule.name != "constant":
+        yield Problem(
+            path="optimizer.scheduler.name",
+            message=f"{recipe.optimizer.name} averages weights instead of lowering the rate",
+            hint="set optimizer.scheduler=constant; warmup_steps still counts",
+        )
     steps = recipe.training.max_steps
     if steps is not None and schedule.warmup_steps > steps:
         yield Problem(
             path="optimizer.scheduler.warmup_steps",
             message=f"{schedule.warmup_steps} warm-up steps are more than the run's {steps}",
         )
+
+
+def _watches_nothing(recipe: Recipe) -> bool:
+    """Whether the schedule watches evaluations and the recipe makes none during training."""
+    kind = SCHEDULES.get(recipe.optimizer.scheduler.name)
+    if kind is None or not kind.watches:
+        return False
+    validation, training = recipe.data.validation, recipe.training
+    held_out = validation.fraction or validation.remote_uri or validation.split
+    return not held_out or not (training.eval_every_steps or training.eval_every_epochs)
 
 
 def _devices(recipe: Recipe) -> Iterator[Problem]:
@@ -125,4 +176,28 @@ def _devices(recipe: Recipe) -> Iterator[Problem]:
             path="cluster.processes_per_node",
             message=f"{cluster.processes_per_node} processes on {cluster.gpus_per_node} GPUs; each needs its own",
             hint=f"set cluster.processes_per_node={cluster.gpus_per_node} or leave it out",
+        )
+
+
+def _sharding(recipe: Recipe) -> Iterator[Problem]:
+    """What can't be divided over processes."""
+    if recipe.distributed.strategy != "fsdp":
+        return
+    if recipe.optimizer.name not in SHARDABLE:
+        yield Problem(
+            path="distributed.strategy",
+            message=f"optimizer {recipe.optimizer.name!r} needs whole weights, and fsdp gives each process a part",
+            hint=f"set distributed.strategy=ddp, or optimizer.name to one of: {', '.join(SHARDABLE)}",
+        )
+    if recipe.optimizer.offload:
+        yield Problem(
+            path="optimizer.offload",
+            message="fsdp keeps the optimizer's state where the weights are",
+            hint="set optimizer.offload=false and distributed.cpu_offload=true",
+        )
+    if recipe.adapter is not None and recipe.adapter.type == "qlora":
+        yield Problem(
+            path="distributed.strategy",
+            message="4-bit weights can't be divided over processes",
+            hint="set distributed.strategy=ddp, or adapter.type=lora",
         )

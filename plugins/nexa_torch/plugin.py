@@ -1,12 +1,13 @@
-"""Registers the PyTorch backend; imports nothing heavy."""
+"""Registers the PyTorch backend and its tasks; imports nothing heavy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from nexa.hookspecs import hookimpl
-from nexa.specs import BackendSpec
-from nexa_torch.backend import FACTORY, METHODS
+from nexa.specs import BackendSpec, TaskSpec
+from nexa_torch.backend import FACTORY
+from nexa_torch.tasks.registry import TASKS
 
 
 @hookimpl
@@ -15,10 +16,16 @@ def nexa_register_backends() -> Iterable[BackendSpec]:
     return [
         BackendSpec(
             name="torch",
-            summary="Nexa's own PyTorch engine: pretraining and fine-tuning of causal language models",
+            summary="Nexa's own PyTorch engine: language models, and any task that a plugin brings",
             factory=FACTORY,
             options_model="nexa_torch.options:TorchOptions",
-            capabilities=frozenset({"chat", "estimate", "resume"}),
-            methods=METHODS,
+            capabilities=frozenset({"chat", "estimate", "prepare", "resume"}),
+            methods=tuple(TASKS),
         )
     ]
+
+
+@hookimpl
+def nexa_register_tasks() -> Iterable[TaskSpec]:
+    """Return the methods of the backend as tasks."""
+    return list(TASKS.values())

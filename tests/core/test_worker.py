@@ -27,6 +27,7 @@ from nexa.worker.identity import Liveness, ProcessIdentity
 from nexa.worker.loading import create
 from nexa.worker.observers import Observers
 from nexa.worker.place import WorkerPlace
+from nexa.worker.retention import Retention
 from nexa.worker.session import Heartbeat
 from nexa.worker.stop import StopRequests
 
@@ -173,7 +174,13 @@ def committer(tmp_path):
     def make(keep_last=None) -> StoreCommitter:
         fields = {"config": {}, "lineage": {"dataset": {"uri": "u"}, "code": None}}
         return StoreCommitter(
-            store, run_id="r", run_dir=tmp_path, events=writer, fields=fields, labels={"a": "b"}, keep_last=keep_last
+            store,
+            run_id="r",
+            run_dir=tmp_path,
+            events=writer,
+            fields=fields,
+            labels={"a": "b"},
+            retention=Retention(keep_last=keep_last),
         )
 
     make.store = store

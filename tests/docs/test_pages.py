@@ -104,8 +104,11 @@ def test_python_blocks_use_names_that_exist(page: Path) -> None:
 def test_recipes_on_pages_are_valid(page: Path, tmp_path: Path) -> None:
     from nexa.recipe.load import load_recipe
 
+    # A method that the page's own plugin registers is known where that plugin is installed, as its test does.
+    own = re.findall(r'TaskSpec\(\s*name="(\w+)"', page.read_text(encoding="utf-8"))
     for block in blocks(page, "yaml"):
-        if re.search(r"^(method|extends):", block.text, re.MULTILINE):
+        method = re.search(r"^(?:method|extends): *(\S+)", block.text, re.MULTILINE)
+        if method and method[1] not in own:
             recipe = tmp_path / f"line-{block.line}.yaml"
             recipe.write_text(block.text, encoding="utf-8")
             load_recipe(recipe)

@@ -31,15 +31,23 @@ class CommandEntry:
 
 COMMANDS: dict[str, CommandEntry] = {
     "launch": CommandEntry("nexa.cli.launch:command", "Train what a recipe describes.", "Train"),
+    "train": CommandEntry("nexa.cli.train:command", "Train in this process, also under torchrun.", "Train"),
     "resume": CommandEntry("nexa.cli.resume:command", "Continue a run from its newest checkpoint.", "Train"),
     "stop": CommandEntry("nexa.cli.stop:command", "Save a checkpoint, then end a run.", "Train"),
     "kill": CommandEntry("nexa.cli.kill:command", "End a run at once, without a checkpoint.", "Train"),
     "requeue": CommandEntry("nexa.cli.requeue:command", "Put a run back into its scheduler's queue.", "Train"),
+    "tui": CommandEntry("nexa.cli.tui:command", "Open the terminal UI.", "Watch"),
     "runs": CommandEntry("nexa.cli.runs:command", "List runs and their state.", "Watch"),
     "show": CommandEntry("nexa.cli.show:command", "Show one run: state, plan, attempts, checkpoints.", "Watch"),
     "logs": CommandEntry("nexa.cli.logs:command", "Print what a run's workers wrote.", "Watch"),
     "metrics": CommandEntry("nexa.cli.metrics:command", "Print a run's losses and speeds.", "Watch"),
+    "diff": CommandEntry("nexa.cli.diff:command", "Show in which settings and metrics runs differ.", "Watch"),
     "recipe": CommandEntry("nexa.cli.recipe:command", "List, show, check and make recipes.", "Prepare"),
+    "verify-resume": CommandEntry(
+        "nexa.cli.verify_resume:command", "Cut and resume a run, and compare it bit by bit.", "Prepare"
+    ),
+    "prepare": CommandEntry("nexa.cli.prepare:command", "Make a recipe's data ready before a run.", "Prepare"),
+    "data": CommandEntry("nexa.cli.data:command", "Look at data as training sees it.", "Prepare"),
     "plugins": CommandEntry("nexa.cli.plugins:command", "List plugins and what is wrong with them.", "Prepare"),
     "doctor": CommandEntry("nexa.cli.doctor:command", "Check this machine and say what to install.", "Prepare"),
     "artifacts": CommandEntry("nexa.cli.artifacts:command", "List, verify and clean up checkpoints.", "Use"),
@@ -110,10 +118,25 @@ def _use_own_plugins_only(ctx: click.Context, param: click.Parameter, value: boo
 def command(ctx: click.Context) -> None:
     """One recipe, any trainer, any machine.
 
-    Start with: nexa recipe list, then: nexa launch quickstart
+    Start with: nexa recipe list, then: nexa launch quickstart. Without a command, nexa opens its
+    terminal UI (nexa tui) where it has a terminal and Textual, and shows this help elsewhere.
     """
-    if ctx.invoked_subcommand is None:
+    if ctx.invoked_subcommand is not None:
+        return
+    if _can_open_ui():
+        from nexa.cli.tui import command as open_ui
+
+        ctx.invoke(open_ui)
+    else:
         click.echo(ctx.get_help())
+
+
+def _can_open_ui() -> bool:
+    """Whether there is a terminal to draw on and a library to draw with."""
+    from importlib.util import find_spec
+
+    terminal = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return terminal and find_spec("textual") is not None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,7 +24,7 @@ _MAX_TOKENS = 400
 def plan_text(plan: Plan) -> str:
     """The plan in aligned lines: what is trained, in which batches, and what it is expected to need."""
     lines = [f"Plan for {plan.run_name} ({plan.recipe_path})"]
-    lines += [f"  {label:<{_LABEL_WIDTH}}{text}" for label, text in _facts(plan)]
+    lines += [f"  {label:<{_LABEL_WIDTH}}{text}" for label, text in plan_facts(plan)]
     translated = [line for line in plan.settings if line.answer is Answer.TRANSLATED]
     if translated:
         lines.append(f"Settings that backend {plan.backend.name!r} translates")
@@ -35,7 +35,8 @@ def plan_text(plan: Plan) -> str:
     return sanitize("\n".join(lines))
 
 
-def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
+def plan_facts(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Label and text of each thing a plan settles, in the order of a launch."""
     recipe, resources, batch, estimate = plan.recipe, plan.resources, plan.batch, plan.estimate
     yield "method", f"{recipe.method}, backend {plan.backend.name}, scheduler {plan.scheduler.name}"
     yield "model", recipe.model.name + (f", {recipe.adapter.type} adapter" if recipe.adapter else "")
@@ -93,6 +94,8 @@ def preview_text(preview: Preview, *, colour: bool) -> str:
 
     With `colour` trained tokens are green and underlined; without it they stand between ⟦ and ⟧.
     """
+    if not preview.tokens:
+        return _untokenized_text(preview)
     shown = preview.rows[:_MAX_ROWS]
     lines = ["First batch, with the tokens that carry loss " + ("underlined" if colour else "between ⟦ and ⟧")]
     for number, row in enumerate(shown, start=1):
@@ -108,6 +111,29 @@ def preview_text(preview: Preview, *, colour: bool) -> str:
         f"Training data: {preview.documents:,} documents, {preview.tokens:,} tokens, "
         f"{preview.trained_tokens:,} trained ({share:.0%}), {preview.total_steps:,} steps"
     )
+    lines += [f"Warning: {sanitize(warning)}" for warning in preview.warnings]
+    return "\n".join(lines)
+
+
+def row_lines(number: int, row: Sequence[PreviewToken], *, colour: bool) -> Iterator[str]:
+    """A whole row in lines: what it holds, then its documents one below the other."""
+    documents = max((token.document for token in row), default=0) + 1
+    trained = sum(token.trained for token in row)
+    yield f"row {number}: {_plural(len(row), 'token')}, {trained} trained, {_plural(documents, 'document')}"
+    for document in range(documents):
+        text = _row_text([token for token in row if token.document == document], colour=colour)
+        head = f"{document + 1:>4}  "
+        for line in text.removesuffix("\n").split("\n"):
+            yield head + line
+            head = " " * len(head)
+
+
+def _untokenized_text(preview: Preview) -> str:
+    """The first batch of a task without tokens, as its backend describes it, and the size of the data."""
+    lines = ["First batch"]
+    for row in preview.rows[:_MAX_ROWS]:
+        lines += [f"  {line}" for line in "".join(sanitize(token.text) for token in row).splitlines()]
+    lines.append(f"Training data: {_plural(preview.documents, 'row')}, {_plural(preview.total_steps, 'step')}")
     lines += [f"Warning: {sanitize(warning)}" for warning in preview.warnings]
     return "\n".join(lines)
 

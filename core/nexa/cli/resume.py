@@ -17,9 +17,15 @@ from nexa.cli.runref import run_argument
     default=None,
     help="Stay and show progress, or return at once. Default: follow on a terminal. Ctrl-C detaches.",
 )
+@click.option(
+    "--from",
+    "checkpoint",
+    metavar="CHECKPOINT",
+    help="Continue from this one of its checkpoints, such as step-00000100.",
+)
 @click.option("--force", is_flag=True, help="Also when the run only looks lost (lost?, stale).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def command(reference: str, follow: bool | None, force: bool, as_json: bool) -> int:
+def command(reference: str, follow: bool | None, checkpoint: str | None, force: bool, as_json: bool) -> int:
     """Continue a run from its newest checkpoint that verifies, or from the beginning if it has none.
 
     RUN is an id, the start of one, a name (its newest run), or `latest`.
@@ -30,7 +36,7 @@ def command(reference: str, follow: bool | None, force: bool, as_json: bool) -> 
     from nexa.runs.state import run_status
 
     run = open_run(reference)
-    attempt = resume(run, force=force)
+    attempt = resume(run, checkpoint=checkpoint, force=force)
     if as_json:
         print_json(status_document(run, run_status(run)))
         if not follow:

@@ -28,6 +28,7 @@ def command(reference: str, samples: bool, as_json: bool) -> None:
     """
     from nexa.cli.output import print_json
     from nexa.cli.runref import open_run, status_document
+    from nexa.runs.changes import recipe_changes
     from nexa.runs.state import run_status
 
     run = open_run(reference)
@@ -44,7 +45,7 @@ def command(reference: str, samples: bool, as_json: bool) -> None:
                 "run": run.document,
                 "attempts": attempts,
                 "checkpoints": [{"name": item.name, "meta": item.meta} for item in checkpoints],
-                "recipe_changes": _recipe_changes(run),
+                "recipe_changes": recipe_changes(run),
             }
         )
         return
@@ -53,7 +54,7 @@ def command(reference: str, samples: bool, as_json: bool) -> None:
             click.echo(sanitize(f"{name:<12}{text}"))
     _print_attempts(attempts)
     _print_checkpoints(checkpoints, trouble)
-    changes = _recipe_changes(run)
+    changes = recipe_changes(run)
     if changes:
         click.echo(sanitize(f"\nrecipe, where it differs from {run.document.get('recipe_path')}:"))
         for path, (there, here) in changes.items():
@@ -108,13 +109,47 @@ def _facts(run: Run, status: RunStatus) -> Iterator[tuple[str, str]]:
     yield "step", step + (f", about {units.duration(left)} left" if left else "")
     yield "phase", status.phase or ""
     yield "metrics", "  ".join(f"{name} {units.figure(value)}" for name, value in status.metrics.items())
+    yield "machine", _machine(run) if status.active else ""
     yield "recipe", f"{document.get('recipe_name')} ({document.get('recipe_path')})"
     backend = f"{document.get('method')} by {document.get('backend')}, on {document.get('scheduler')}"
     yield "trains", backend
     yield "launched", f"{units.clock(status.created_at)} by {document.get('user')} on {document.get('host')}"
     yield "command", shlex.join(map(str, document.get("argv") or []))
     yield "continues", str(document.get("parent") or "")
+    yield "verified", _certificate(run)
     yield "folder", str(run.path)
+
+
+def _certificate(run: Run) -> str:
+    """What `nexa verify-resume` found out with this run, empty where it was not part of one."""
+    from nexa.files import read_json
+    from nexa.verification.resume import CERTIFICATE
+
+    document = read_json(run.path / CERTIFICATE)
+    if document is None:
+        return ""
+    kinds = ", ".join(f"{cut['signal']} while {cut['phase']} at step {cut['step']}" for cut in document["cuts"])
+    return f"cut and resumed ({kinds or 'no cut was made'}): {document['verdict']}"
+
+
+def _machine(run: Run) -> str:
+    """The newest meters of rank 0; "" before the first."""
+    from nexa import units
+    from nexa.events.reader import read_tail
+
+    attempt = run.latest_attempt
+    records = read_tail(attempt.events_path) if attempt else []
+    meters = next((record for record in reversed(records) if record.get("type") == "system"), None)
+    if meters is None:
+        return ""
+    parts = [f"CPU {meters['cpu_percent']:.0f} %"] if meters.get("cpu_percent") is not None else []
+    if meters.get("rss_bytes") is not None:
+        parts.append(f"memory {units.size(meters['rss_bytes'])}")
+    for gpu in meters.get("gpus") or ():
+        use = gpu.get("utilization_percent")
+        used, total = units.size(gpu.get("memory_bytes")), units.size(gpu.get("memory_total_bytes"))
+        parts.append(f"GPU {gpu.get('gpu')} {'?' if use is None else use} %, {used} of {total}")
+    return "  ".join(parts)
 
 
 def _attempts(run: Run) -> Iterator[dict[str, Any]]:
@@ -176,38 +211,6 @@ def _print_checkpoints(checkpoints: Sequence[StoredArtifact], trouble: str) -> N
             for item in checkpoints
         ]
         table(("checkpoint", "size", ""), rows, right=("size",))
-
-
-def _recipe_changes(run: Run) -> dict[str, tuple[Any, Any]]:
-    """Fields in which the run's recipe differs from its recipe file as it is now: {path: (file, run)}.
-
-    Empty where the file is gone or no longer loads.
-    """
-    from nexa.errors import NexaError
-    from nexa.recipe.load import load_recipe
-
-    path = run.document.get("recipe_path")
-    if not path:
-        return {}
-    try:
-        there = _flat(load_recipe(path).recipe.document())
-    except (NexaError, OSError):
-        return {}
-    here = _flat(run.plan["recipe"])
-    paths = [*here, *(path for path in there if path not in here)]
-    return {path: (there.get(path), here.get(path)) for path in paths if there.get(path) != here.get(path)}
-
-
-def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        path = f"{prefix}.{key}" if prefix else key
-        if isinstance(value, Mapping) and value:
-            flat.update(_flat(value, path))
-        else:
-            flat[path] = value
-    return flat
 
 
 def _value(value: Any) -> str:

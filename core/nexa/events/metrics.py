@@ -23,7 +23,7 @@ class _Line(msgspec.Struct, gc=False):
 
 
 class MetricTable:
-    """Points of one kind in columns of equal length; NaN marks a value that was not recorded."""
+    """Points of one kind in columns of equal length; NaN marks a value that is no number or was not recorded."""
 
     def __init__(self) -> None:
         self.ts = array("d")
@@ -32,6 +32,8 @@ class MetricTable:
         """Optimizer step of each point."""
         self.columns: dict[str, array[float]] = {}
         """Values by name."""
+        self.nulls: dict[str, array[int]] = {}
+        """By name, the points recorded as null, which is how NaN and infinity are written; ascending."""
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -58,7 +60,10 @@ class MetricTable:
         for name, block in _columns(values).items():
             column = self.columns.setdefault(name, array("d"))
             column.extend(_absent(length - len(column)))
-            column.extend(_column(block))
+            numbers, nulls = _column(block)
+            column.extend(numbers)
+            if nulls:
+                self.nulls.setdefault(name, array("q")).extend(length + index for index in nulls)
         for column in self.columns.values():
             column.extend(_absent(len(self) - len(column)))
 
@@ -71,6 +76,9 @@ class MetricTable:
         del self.steps[length:]
         for column in self.columns.values():
             del column[length:]
+        for rows in self.nulls.values():
+            while rows and rows[-1] >= length:
+                rows.pop()
 
 
 def _absent(count: int) -> array[float]:
@@ -78,19 +86,21 @@ def _absent(count: int) -> array[float]:
 
 
 def _columns(points: Sequence[Mapping[str, float | None]]) -> dict[str, Sequence[float | None]]:
-    """Turn points into columns, None where a point lacks a name."""
+    """Turn points into columns, NaN where a point lacks a name."""
     names = tuple(points[0]) if points else ()
     # Nearly always all points have the same names, and then no loop in Python is needed.
     if list(map(tuple, points)).count(names) == len(points):
         return dict(zip(names, zip(*(point.values() for point in points), strict=True), strict=True))
-    return {name: [point.get(name) for point in points] for name in dict.fromkeys(chain.from_iterable(points))}
+    return {name: [point.get(name, nan) for point in points] for name in dict.fromkeys(chain.from_iterable(points))}
 
 
-def _column(values: Sequence[float | None]) -> array[float]:
+def _column(values: Sequence[float | None]) -> tuple[array[float], list[int]]:
+    """The values with NaN for None, and where None was."""
     try:
-        return array("d", values)  # type: ignore[arg-type]
+        return array("d", values), []  # type: ignore[arg-type]
     except TypeError:
-        return array("d", [nan if value is None else value for value in values])
+        nulls = [index for index, value in enumerate(values) if value is None]
+        return array("d", [nan if value is None else value for value in values]), nulls
 
 
 class MetricsReader:
@@ -109,6 +119,8 @@ class MetricsReader:
         self._begins = {"metrics": True, "eval": True}
         self.malformed = 0
         """Lines so far that held no event."""
+        self.resumes: list[int] = []
+        """First optimizer step that each attempt after the first logged."""
         self.training = MetricTable()
         """The `metrics` events."""
         self.evaluation = MetricTable()
@@ -153,6 +165,8 @@ class MetricsReader:
             return False
         steps = [record.step for record in points if record.step is not None]
         if replaced or self._begins[kind]:
+            if kind == "metrics" and self._begins[kind] and len(table):
+                self.resumes.append(steps[0])
             self._begins[kind] = False
             table.truncate_from(steps[0])
         table.extend([record.ts for record in points], steps, [record.values or {} for record in points])

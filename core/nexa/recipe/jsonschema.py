@@ -37,15 +37,20 @@ def recipe_json_schema() -> dict[str, Any]:
             for name, definition in options.pop("$defs", {}).items():
                 definitions[f"{section}.{name}"] = definition
             schema["properties"][section] = _renamed(options, section)
-    schedule = definitions["OptimizerSection"]["properties"]["scheduler"]
-    definitions["OptimizerSection"]["properties"]["scheduler"] = {
-        "anyOf": [{"type": "string"}, {"$ref": "#/$defs/LearningRateSchedule"}],
-        "description": schedule.get("description", ""),
-    }
+    _allow_name(definitions["OptimizerSection"]["properties"], "scheduler", "LearningRateSchedule")
+    _allow_name(schema["properties"], "distributed", "DistributedSection")
     for section_schema in (*definitions.values(), schema):
         _allow_inheritance(section_schema)
     schema["anyOf"] = [{"required": ["extends"]}, {"required": ["method", "model", "data"]}]
     return {"$schema": DRAFT, **schema, "title": "Nexa recipe"}
+
+
+def _allow_name(properties: dict[str, Any], key: str, section: str) -> None:
+    """Let a section be given by its name alone."""
+    properties[key] = {
+        "anyOf": [{"type": "string"}, {"$ref": f"#/$defs/{section}"}],
+        "description": properties[key].get("description", ""),
+    }
 
 
 def described_schema() -> dict[str, Any]:

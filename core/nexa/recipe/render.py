@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from nexa.recipe.yaml import resolve_scalar
+
 if TYPE_CHECKING:
     from nexa.recipe.load import LoadedRecipe
+
+
+_NOT_PLAIN = frozenset("{}[]#&*!|>'\"%@`,?\\\n")
 
 
 def to_yaml(document: Mapping[str, Any]) -> str:
@@ -22,6 +28,28 @@ def to_yaml(document: Mapping[str, Any]) -> str:
     stream = io.StringIO()
     yaml.dump(dict(document), stream)
     return stream.getvalue()
+
+
+def flow_text(value: Any) -> str:
+    """`value` as one line of YAML that reads back to the same value; text without quotes where that is safe."""
+    if isinstance(value, str) and _is_plain(value):
+        return value
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{flow_text(key)}: {flow_text(member)}" for key, member in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(flow_text(member) for member in value) + "]"
+    return json.dumps(value, ensure_ascii=isinstance(value, str) and not value.isprintable())
+
+
+def _is_plain(text: str) -> bool:
+    if not text or text != text.strip() or not text.isprintable() or text[0] in "-=<~" or text[0].isspace():
+        return False
+    if _NOT_PLAIN & set(text) or ": " in text or text.startswith(":") or text.endswith(":"):
+        return False
+    try:
+        return resolve_scalar(text) == text
+    except ValueError:
+        return False
 
 
 def resolved_yaml(loaded: LoadedRecipe) -> str:

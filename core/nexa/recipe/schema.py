@@ -154,8 +154,9 @@ class DataSection(Section):
     remote_uri: str
     """File or folder (relative to the recipe), `s3://…`, `gs://…`, `hf:org/dataset`, or
     `pkg:PACKAGE/FILE` shipped in a Python package. JSONL or plain text."""
-    format: Literal["auto", "messages", "prompt_response", "text"] = "auto"
-    """Row layout: chat `messages`, `prompt`/`response` pairs, or `text`. Default: told from the first row."""
+    format: Literal["auto", "messages", "prompt_response", "instruction", "text", "tokens"] = "auto"
+    """Row layout: chat `messages`, `prompt`/`response` pairs, `instruction`/`input`/`output`, `text`, or `tokens`
+    (ids, with `labels` or a `mask`). Default: told from the first row."""
     split: str | None = None
     """Named split of a hub data set. Default: "train"."""
     dataset_version: str | None = None
@@ -163,7 +164,11 @@ class DataSection(Section):
     expected_dataset_hash: str | None = Field(default=None, pattern=_SHA256)
     """SHA-256 of the data file; another hash stops the run before training. Default: not checked."""
     local_cache_root: str | None = None
-    """Folder for downloaded data. Default: the user's cache folder."""
+    """Folder for downloaded and prepared data. Default: the user's cache folder."""
+    streaming: bool = False
+    """Encode and pack the data in the run, window by window, instead of whole before it; needs max_steps."""
+    stream_window: PositiveInt = 8192
+    """With streaming: documents that are packed and shuffled together, fewer where they are long."""
     validation: ValidationSection = ValidationSection()
     """Held-out data. Default: none, so nothing is evaluated."""
     max_documents: PositiveInt | None = None
@@ -172,6 +177,23 @@ class DataSection(Section):
     """Put several documents into one row, with attention and positions kept apart."""
     train_on: Literal["auto", "assistant", "all"] = "auto"
     """Tokens that carry loss: the assistant's (or response's), or all. Default: assistant for sft, all for pretrain."""
+    loader_workers: NonNegativeInt = 0
+    """Processes of each worker that load training batches ahead; 0 loads them in the worker itself."""
+
+
+class EarlyStoppingSection(Section):
+    """When training ends before its last step: when a figure has not become better for a while."""
+
+    monitor: str = "eval_loss"
+    """Figure of an evaluation that is watched, such as eval_loss; val_loss means the same."""
+    patience: PositiveInt = 5
+    """Evaluations without an improvement after which training ends."""
+    mode: Literal["auto", "min", "max"] = "auto"
+    """Whether smaller or larger is better; auto is min for losses, errors and perplexity, else max."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """Smallest change that counts as an improvement, in the figure's own unit."""
+    restore_best: bool = False
+    """End with the weights of the best evaluation instead of the last step's."""
 
 
 class TrainingSection(Section):
@@ -191,14 +213,29 @@ class TrainingSection(Section):
     """Optimizer steps between checkpoints. Default: only the last step is saved."""
     eval_every_steps: PositiveInt | None = None
     """Optimizer steps between evaluations. Default: only before the first and after the last step."""
+    eval_every_epochs: PositiveInt | None = None
+    """Passes over the data between evaluations, beside those by steps. Default: none by epochs."""
+    early_stopping: EarlyStoppingSection | None = None
+    """End training when a figure stops improving. Default: train to the last step."""
     log_every_steps: PositiveInt = 1
     """Optimizer steps between metric records."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the forward and backward pass; weights stay fp32."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the forward and backward pass; weights stay fp32. tf32 needs a CUDA GPU; fp16 scales the loss."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Gradients are scaled down to this global L2 norm; null turns clipping off."""
-    activation_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third slower."""
+    measure_mfu: bool = False
+    """Log the share of the device's peak arithmetic that training reaches, as mfu; a CPU's is measured at start."""
+    profile_steps: PositiveInt | None = None
+    """Optimizer steps recorded with the torch profiler, after two to warm up, into the run's folder. Default: none."""
+    activation_checkpointing: bool | Literal["selective"] = False
+    """Recompute activations in the backward pass: true keeps each block's input alone (less memory, about a
+    third slower); "selective" also keeps the results of matrix products and attention and recomputes the rest."""
+    checkpoint_every_blocks: PositiveInt = 1
+    """With activation_checkpointing, recompute every so many-th block; the others keep all their activations."""
+    activation_offload: bool = False
+    """Keep what the backward pass needs in host memory instead of the GPU's; slower. Needs a CUDA GPU."""
+    compile: bool = False
+    """Compile the model's blocks with torch.compile: half a minute more at the start, faster steps on a GPU."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
     """Seed of weights, sample order and dropout."""
 
@@ -220,6 +257,16 @@ class LearningRateSchedule(Section):
     """Rate at the end, as a share of lr."""
     decay_steps: PositiveInt | None = None
     """wsd: optimizer steps of the final decay. Default: a tenth of the run."""
+    decay_shape: Literal["linear", "cosine", "1-sqrt"] = "linear"
+    """wsd: how the rate falls in the final decay."""
+    cycles: PositiveInt = 2
+    """cosine_with_restarts: how often the rate falls from the peak to its end value."""
+    monitor: str = "eval_loss"
+    """plateau: evaluation metric that must fall, or the rate does."""
+    patience: NonNegativeInt = 2
+    """plateau: evaluations without improvement that are forgiven before the rate falls."""
+    factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """plateau: the rate is multiplied by this when it falls, down to min_lr_ratio × lr."""
 
 
 class OptimizerSection(Section):
@@ -231,10 +278,18 @@ class OptimizerSection(Section):
     """Peak learning rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay; not applied to norms, biases and embeddings."""
-    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.9, 0.95]
-    """Decay rates of Adam's first and second moments."""
-    eps: Annotated[float, Field(gt=0)] = 1e-8
-    """Adam's denominator offset."""
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] | None = None
+    """Decay rates of the first and second moments. Default: 0.9 and 0.95; lion 0.9 and 0.99, sophia 0.965 and 0.99."""
+    eps: Annotated[float, Field(gt=0)] | None = None
+    """Offset of the denominator. Default: 1e-8; sophia 1e-12, adafactor 1e-3 (of the weights' RMS)."""
+    momentum: Fraction | None = None
+    """Decay rate of the running gradient of sgd and muon. Default: sgd 0, muon 0.95."""
+    hessian_interval: PositiveInt = 10
+    """sophia: optimizer steps between estimates of the Hessian's diagonal; each costs one more pass over the batch."""
+    hessian_scale: Annotated[float, Field(gt=0)] = 0.05
+    """sophia: γ of the paper; the larger, the fewer coordinates are clipped."""
+    offload: bool = False
+    """Keep the optimizer's state in host memory and update there; slower. Needs a CUDA GPU."""
     scheduler: LearningRateSchedule = LearningRateSchedule()
     """Learning-rate schedule: a name, or a mapping with its numbers."""
 
@@ -251,7 +306,11 @@ class AdapterSection(Section):
     """Train a small adapter instead of the whole model."""
 
     type: Literal["lora", "qlora"] = "lora"
-    """lora, or qlora (base weights in 4-bit NF4; needs a CUDA GPU and bitsandbytes)."""
+    """lora, or qlora (base weights in 4-bit NF4, by bitsandbytes: an eighth of the memory, slower steps)."""
+    use_dora: bool = False
+    """DoRA: train the length of each weight row besides the low-rank update of its direction."""
+    use_rslora: bool = False
+    """rsLoRA: scale the update by alpha ÷ √rank instead of alpha ÷ rank, so that high ranks learn as fast."""
     rank: PositiveInt = 16
     """Rank r of the update."""
     alpha: Annotated[float, Field(gt=0)] = 32.0
@@ -266,9 +325,17 @@ class CheckpointingSection(Section):
     """What happens to checkpoints."""
 
     keep_last: PositiveInt | None = None
-    """Keep only the newest so many checkpoints of the run. Default: keep all."""
+    """Keep only the newest so many checkpoints of the run, and the best. Default: keep all."""
+    keep_best: NonNegativeInt = 1
+    """Best checkpoints that keep_last does not remove, by `monitor`, where they have that figure."""
+    monitor: str = "eval_loss"
+    """Figure that tells the best checkpoint, such as eval_loss; val_loss means the same."""
+    mode: Literal["auto", "min", "max"] = "auto"
+    """Whether smaller or larger is better; auto is min for losses, errors and perplexity, else max."""
     save_optimizer: bool = True
     """Store optimizer, random-number and data state, so that the run can be resumed exactly."""
+    async_save: bool = False
+    """Go on training while a copy of the step is written and committed; the copy stays in memory until then."""
 
 
 class SamplesSection(Section):
@@ -319,6 +386,21 @@ class ClusterSection(Section):
         return self
 
 
+class DistributedSection(Section):
+    """How a model is spread over the processes of a run; a strategy may be given by its name alone."""
+
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """ddp: a whole copy of the model on each process. fsdp: each process keeps a part of weights, gradients and
+    optimizer state. auto: ddp."""
+    timeout_seconds: Annotated[float, Field(ge=1.0)] = 600.0
+    """Seconds that processes wait for one another: to meet at the start, and in every exchange after it."""
+    reshard_after_forward: bool = True
+    """fsdp: let a block's weights go after its forward pass and gather them again for the backward pass; less
+    memory, more traffic."""
+    cpu_offload: bool = False
+    """fsdp on GPUs: keep weights, gradients and optimizer state in CPU memory."""
+
+
 class ArtifactsSection(Section):
     """Where checkpoints go."""
 
@@ -362,12 +444,21 @@ class Recipe(Section):
     checkpointing: CheckpointingSection = CheckpointingSection()
     samples: SamplesSection = SamplesSection()
     cluster: ClusterSection = ClusterSection()
+    distributed: DistributedSection = DistributedSection()
     artifacts: ArtifactsSection = ArtifactsSection()
     tracking: TrackingSection = TrackingSection()
     meta: dict[str, Any] = {}
     """The user's own keys; recorded, never interpreted."""
     plugin_options: SkipJsonSchema[dict[str, dict[str, Any]]] = Field(default={}, exclude=True)
     """Validated sections of plugins, by plugin name; in YAML they stand at the top level."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _strategy_by_name(cls, data: Any) -> Any:
+        """A strategy without settings may be given by its name alone."""
+        if isinstance(data, dict) and isinstance(data.get("distributed"), str):
+            return {**data, "distributed": {"strategy": data["distributed"]}}
+        return data
 
     def document(self) -> dict[str, Any]:
         """The recipe as plain JSON values, plugin sections at the top level."""

@@ -111,14 +111,24 @@ def _check_names(root: Node) -> Iterator[Problem]:
 
 def _check_method(root: Node, backend: BackendSpec) -> Iterator[Problem]:
     node = root.child("method")
-    if node is None or not isinstance(node.value, str) or node.value in backend.methods:
+    if node is None or not isinstance(node.value, str):
         return
-    close = closest(node.value, backend.methods)
+    host = get_host()
+    try:
+        if host.trains(backend, node.value):
+            return
+    except PluginError as error:
+        yield _name_problem(root, ("method",), error)
+        return
+    methods = host.methods(backend)
+    close = closest(node.value, methods)
     if close:
         hint = f"did you mean {close!r}?"
     else:
-        others = [spec.name for spec in get_host().specs("backend") if node.value in getattr(spec, "methods", ())]
-        hint = f"methods: {', '.join(backend.methods)}" + (f"; it is trained by: {', '.join(others)}" if others else "")
+        others = [
+            spec.name for spec in host.specs("backend") if node.value in host.methods(host.spec("backend", spec.name))
+        ]
+        hint = f"methods: {', '.join(methods)}" + (f"; it is trained by: {', '.join(others)}" if others else "")
     yield problem_at(node.origin, f"backend {backend.name!r} does not train {node.value!r}", path="method", hint=hint)
 
 

@@ -107,20 +107,17 @@ def requeue(run: Run, *, reason: str = "requeued by the user") -> RunStatus:
     return status
 
 
-def resume(run: Run, *, force: bool = False) -> Attempt:
+def resume(run: Run, *, checkpoint: str | None = None, force: bool = False) -> Attempt:
     """Start a new attempt from the run's newest checkpoint, or from the beginning if it has none.
 
-    The worker verifies the checkpoint and falls back to the one before when it is damaged. Of two
-    resumes at once, one wins. Raises RunError when the run is complete or may still be alive;
-    `force` resumes a run of another machine that only looks lost.
+    checkpoint: name of one of the run's checkpoints to continue from instead. The worker verifies the
+    checkpoint and falls back to the one before when it is damaged. Of two resumes at once, one wins.
+    Raises RunError when the run is complete or may still be alive; `force` resumes a run of another
+    machine that only looks lost.
     """
     from nexa.recipe.schema import Recipe
 
-    previous = run.latest_attempt
-    status = run_status(run)
-    _refuse_resume(run, status, force=force)
-    checkpoint = newest_checkpoint(run)
-    number = previous.number + 1 if previous else 1
+    number, checkpoint, reason = resumption(run, checkpoint=checkpoint, force=force)
     plan = run.plan
     scheduler = _scheduler(run.document["scheduler"])
     submission = scheduler.plan(
@@ -129,10 +126,21 @@ def resume(run: Run, *, force: bool = False) -> Attempt:
         LaunchSpec(**plan["launch"]),
         Resources(**plan["resources"]),
     )
-    reason = f"resumes from {checkpoint or 'the beginning, since it has no checkpoint'}"
     attempt = run.create_attempt(number, resume_from=checkpoint, reason=reason)
     submit_attempt(run, attempt, scheduler, submission)
     return attempt
+
+
+def resumption(run: Run, *, checkpoint: str | None = None, force: bool = False) -> tuple[int, str | None, str]:
+    """Number of the attempt that continues a run, the checkpoint it starts from, and that in words.
+
+    Raises RunError as `resume` does.
+    """
+    previous = run.latest_attempt
+    _refuse_resume(run, run_status(run), force=force)
+    checkpoint = newest_checkpoint(run) if checkpoint is None else _own_checkpoint(run, checkpoint)
+    reason = f"resumes from {checkpoint or 'the beginning, since it has no checkpoint'}"
+    return previous.number + 1 if previous else 1, checkpoint, reason
 
 
 def _refuse_resume(run: Run, status: RunStatus, *, force: bool) -> None:
@@ -164,6 +172,16 @@ def newest_checkpoint(run: Run) -> str | None:
     """Name of the run's newest checkpoint artifact, None when it has none. Raises NexaError."""
     names = [artifact.name for artifact in open_store(run).list(f"checkpoints/{run.run_id}")]
     return max(names, default=None)
+
+
+def _own_checkpoint(run: Run, name: str) -> str:
+    """`name`, where it is one of the run's checkpoints, given whole or by its last part. Raises RunError."""
+    names = [artifact.name for artifact in open_store(run).list(f"checkpoints/{run.run_id}")]
+    for known in names:
+        if name in (known, known.rpartition("/")[2]):
+            return known
+    have = ", ".join(known.rpartition("/")[2] for known in names) or "none"
+    raise RunError(f"run {run.run_id} has no checkpoint {name!r}", hint=f"its checkpoints: {have}")
 
 
 def open_store(run: Run) -> ArtifactStore:

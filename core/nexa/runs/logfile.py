@@ -26,7 +26,7 @@ class LogFile:
         """Begin at the last so many lines instead of at the start; call before reading."""
         try:
             with self.path.open("rb") as file:
-                self._reader.seek(_offset_of_last(file.fileno(), lines))
+                self._reader.seek(offset_of_last(file.fileno(), lines))
         except FileNotFoundError:
             return
 
@@ -39,8 +39,8 @@ class LogFile:
         return lines[:-1] if not lines[-1] else lines
 
 
-def _offset_of_last(descriptor: int, lines: int) -> int:
-    """Offset at which the last `lines` lines begin, reading backwards only as far as needed."""
+def offset_of_last(descriptor: int, lines: int) -> int:
+    """Offset in a file at which its last `lines` lines begin, reading backwards only as far as needed."""
     end = os.fstat(descriptor).st_size
     # The newline that ends the last line does not begin another.
     wanted = lines + 1 if end and os.pread(descriptor, 1, end - 1) == b"\n" else lines

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import sqrt
 from typing import Any
 
 from nexa.events import PREPARATION
@@ -62,4 +63,44 @@ class Progress:
         if len(self._recent) >= 2:
             (first_ts, first), (last_ts, last) = self._recent[0], self._recent[-1]
             per_step = (last_ts - first_ts) / (last - first)
-        return None if per_step is None else per_step * max(0, self.total_steps - self.step)
+        return seconds_left(self.step, self.total_steps, per_step)
+
+
+def seconds_left(step: int | None, total_steps: int | None, step_seconds: float | None) -> float | None:
+    """Expected seconds from `step` to the last at `step_seconds` each; None where any is unknown."""
+    if step is None or total_steps is None or step_seconds is None:
+        return None
+    return step_seconds * max(0, total_steps - step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeLeft:
+    """Seconds to the last step: expected, and the ends of the interval that holds them with 95 % probability."""
+
+    expected: float
+    low: float
+    high: float
+
+
+def time_left(times: Sequence[float], steps: Sequence[int], total_steps: int) -> TimeLeft | None:
+    """How long the rest of a run takes, from when its newest steps were taken; None from fewer than three.
+
+    times: unix seconds of each point, steps: its optimizer step, both ascending. The rest is a sum of
+    as many step times as are left, each with the mean m and variance v observed; its mean is known from
+    n observations, so that the sum's variance is left·v + left²·v/n (prediction of a sum, normal
+    approximation; its interval is ±1.96 standard deviations).
+    """
+    spans = [
+        (later - earlier, after - before)
+        for earlier, later, before, after in zip(times, times[1:], steps, steps[1:], strict=False)
+        if after > before and later >= earlier
+    ]
+    if len(spans) < 2:
+        return None
+    taken = sum(count for _, count in spans)
+    mean = sum(seconds for seconds, _ in spans) / taken
+    # A span of k steps has k times the variance of one step.
+    variance = sum((seconds - count * mean) ** 2 / count for seconds, count in spans) / (len(spans) - 1)
+    left = max(0, total_steps - steps[-1])
+    spread = 1.96 * sqrt(left * variance + left * left * variance / taken)
+    return TimeLeft(expected=left * mean, low=max(0.0, left * mean - spread), high=left * mean + spread)

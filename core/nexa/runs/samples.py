@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nexa.events.reader import EventReader
 
@@ -30,16 +31,18 @@ def sample_changes(run: Run) -> list[SampleChange]:
     changes: dict[str, SampleChange] = {}
     for attempt in run.attempts:
         for record in EventReader(attempt.events_path).poll():
-            if record.get("type") != "sample":
-                continue
-            prompt, text, step = (
-                str(record.get("prompt", "")),
-                str(record.get("text", "")),
-                int(record.get("step") or 0),
-            )
-            seen = changes.get(prompt)
-            if seen is None:
-                changes[prompt] = SampleChange(prompt=prompt, first_step=step, first=text, last_step=step, last=text)
-            elif step >= seen.last_step:
-                changes[prompt] = replace(seen, last_step=step, last=text)
+            take_sample(changes, record)
     return list(changes.values())
+
+
+def take_sample(changes: dict[str, SampleChange], record: Mapping[str, Any]) -> None:
+    """Bring `changes`, by prompt, up to date with one event record; other types than "sample" change nothing."""
+    if record.get("type") != "sample":
+        return
+    prompt, text = str(record.get("prompt", "")), str(record.get("text", ""))
+    step = int(record.get("step") or 0)
+    seen = changes.get(prompt)
+    if seen is None:
+        changes[prompt] = SampleChange(prompt=prompt, first_step=step, first=text, last_step=step, last=text)
+    elif step >= seen.last_step:
+        changes[prompt] = replace(seen, last_step=step, last=text)

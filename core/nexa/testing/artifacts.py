@@ -13,7 +13,7 @@ import pytest
 from nexa.artifacts import MANIFEST_NAME, ArtifactMeta, ArtifactStore
 from nexa.errors import ArtifactError, UserError
 from nexa.plugins import PluginHost
-from nexa.testing.base import PluginContract
+from nexa.testing.base import CreatedPluginContract
 
 FILES = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 64, "trainer/state.json": b'{"step": 4}'}
 HOSTILE_NAMES = (
@@ -32,7 +32,7 @@ HOSTILE_NAMES = (
 )
 
 
-class ArtifactStoreContract(PluginContract):
+class ArtifactStoreContract(CreatedPluginContract):
     """Every test an artifact store must pass.
 
     Override the fixture `store_uri` for a store that is not a folder, and `damage` where a committed

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, get_args
 
 import pytest
 
-from nexa.plugins import Kind, PluginHost, get_host, load_target
+from nexa.plugins import CreatedKind, Kind, PluginHost, get_host, load_target
 from nexa.recipe.schema import Recipe
 from nexa.specs import PluginSpec
 
@@ -56,14 +56,20 @@ class PluginContract:
         undescribed = [name for name, field in properties.items() if not _described(field)]
         assert not undescribed, f"options without a docstring or description: {undescribed}"
 
-    def test_two_objects_are_independent(self, host: PluginHost) -> None:
-        """The factory makes a new object on every call."""
-        assert host.create(self.kind, self.plugin_name) is not host.create(self.kind, self.plugin_name)
-
     def test_its_summary_fits_a_line(self, spec: PluginSpec) -> None:
         """The summary is one short line of `nexa plugins`."""
         assert len(spec.summary) <= 100
         assert not re.search(r"\s{2,}|[\x00-\x1f]", spec.summary)
+
+
+class CreatedPluginContract(PluginContract):
+    """Tests of a plugin whose object the host makes."""
+
+    kind: ClassVar[CreatedKind]
+
+    def test_two_objects_are_independent(self, host: PluginHost) -> None:
+        """The factory makes a new object on every call."""
+        assert host.create(self.kind, self.plugin_name) is not host.create(self.kind, self.plugin_name)
 
 
 def _described(field: dict[str, Any]) -> bool:

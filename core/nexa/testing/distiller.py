@@ -14,13 +14,13 @@ from nexa.distiller import CaptureEstimate, Distiller
 from nexa.errors import Problem
 from nexa.plugins import PluginHost
 from nexa.recipe.schema import Recipe
-from nexa.testing.base import PluginContract
+from nexa.testing.base import CreatedPluginContract
 from nexa.testing.recipes import tiny_recipe
 
 INDEX_NAME = "distilled_dataset.json"
 
 
-class DistillerContract(PluginContract):
+class DistillerContract(CreatedPluginContract):
     """Every test a distiller must pass.
 
     overrides: recipe keys the distiller needs on top of `nexa.testing.recipes.tiny_recipe`.

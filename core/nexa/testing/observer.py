@@ -11,7 +11,7 @@ import pytest
 
 from nexa.observer import Observer
 from nexa.plugins import PluginHost
-from nexa.testing.base import PluginContract
+from nexa.testing.base import CreatedPluginContract
 
 RUN_ID = "20260101-000000-tiny-abcdef"
 START_TS = 1_767_225_600.0
@@ -44,7 +44,7 @@ def sample_events(*, first_step: int = 1, last_step: int = 4) -> list[dict[str, 
     return [{"ts": START_TS + number, **record} for number, record in enumerate(records)]
 
 
-class ObserverContract(PluginContract):
+class ObserverContract(CreatedPluginContract):
     """Every test an observer must pass.
 
     options: the recipe section to test with, such as one that keeps a tracker offline.

@@ -20,7 +20,7 @@ from nexa.plugins import PluginHost
 from nexa.recipe.schema import Recipe
 from nexa.runs.store import Run
 from nexa.scheduler import Attempt, ClusterView, JobRef, JobState, JobStatus, Scheduler, Submission
-from nexa.testing.base import PluginContract
+from nexa.testing.base import CreatedPluginContract
 from nexa.testing.idle import IdleBackend
 from nexa.testing.recipes import tiny_recipe
 from nexa.testing.runs import create_run
@@ -40,7 +40,7 @@ scheduler.submit(
 """
 
 
-class SchedulerContract(PluginContract):
+class SchedulerContract(CreatedPluginContract):
     """Every test a scheduler must pass.
 
     start_timeout_s: longest time a job may wait before its worker runs. submit_timeout_s: longest

@@ -12,6 +12,7 @@ from nexa.artifacts import ArtifactStore
 from nexa.errors import ArtifactError, ArtifactExistsError, WorkerError
 from nexa.worker.context import EventSink
 from nexa.worker.loading import create
+from nexa.worker.retention import Retention
 
 
 def load_store(document: Mapping[str, Any]) -> ArtifactStore:
@@ -30,7 +31,7 @@ class StoreCommitter:
     """Stages checkpoints in the run directory and commits them with everything they came from.
 
     fields: the manifest fields that are the same for every checkpoint of the attempt.
-    keep_last: number of checkpoints of this run to keep, None for all.
+    retention: which checkpoints of this run are kept when a new one is committed.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class StoreCommitter:
         events: EventSink,
         fields: Mapping[str, Any],
         labels: Mapping[str, str],
-        keep_last: int | None,
+        retention: Retention | None = None,
     ) -> None:
         self._store = store
         self._run_id = run_id
@@ -50,7 +51,7 @@ class StoreCommitter:
         self._events = events
         self._fields = fields
         self._labels = labels
-        self._keep_last = keep_last
+        self.retention = retention or Retention()
         self.last: str | None = None
         """Name of the newest checkpoint committed by this attempt, None before the first."""
 
@@ -105,15 +106,27 @@ class StoreCommitter:
         return name
 
     def _collect(self) -> None:
-        """Remove checkpoints beyond keep_last; failing to do so never fails a run."""
-        if self._keep_last is None:
+        """Remove checkpoints that are not to be kept; failing to do so never fails a run.
+
+        The store protects pinned ones, and the newest that verifies.
+        """
+        if self.retention.keep_last is None:
             return
         try:
-            names = [artifact.name for artifact in self._store.list(f"checkpoints/{self._run_id}")]
-            if len(names) > self._keep_last:
-                self._store.collect(sorted(names)[: -self._keep_last])
+            names = sorted(artifact.name for artifact in self._store.list(f"checkpoints/{self._run_id}"))
+            going = self.retention.superfluous([(name, self._metrics(name)) for name in names])
+            if going:
+                self._store.collect(going)
         except ArtifactError as error:
             self._events.write("message", level="warning", text=f"older checkpoints were not removed: {error.message}")
+
+    def _metrics(self, name: str) -> Mapping[str, float]:
+        """Figures of a checkpoint; none for one that is damaged, which so never counts as the best."""
+        try:
+            metrics: Mapping[str, float] = self._store.manifest(name).get("metrics") or {}
+        except ArtifactError:
+            return {}
+        return {key: value for key, value in metrics.items() if isinstance(value, int | float)}
 
 
 def _merge(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:

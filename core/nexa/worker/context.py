@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from nexa.worker.retention import Retention
+
 
 class EventSink(Protocol):
     """Takes one event; `nexa.events.writer.EventWriter` is the real one."""
@@ -20,7 +22,12 @@ class EventSink(Protocol):
 
 
 class CheckpointCommitter(Protocol):
-    """Commits staged checkpoints; the worker protocol provides it."""
+    """Commits staged checkpoints; the worker protocol provides it.
+
+    retention: which checkpoints are kept when a new one is committed; may be changed.
+    """
+
+    retention: Retention
 
     def stage(self, step: int) -> Path:
         """Return an empty folder to write the checkpoint of `step` into."""

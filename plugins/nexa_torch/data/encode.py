@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nexa.errors import DataError
 from nexa_torch.data.documents import Document
 from nexa_torch.data.template import ChatTemplate, Rendered, special_texts
 
@@ -32,16 +33,35 @@ _Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
     """Documents end to end: `tokens` int32 [N]; `trained` bool [N], true where predicting that token
-    carries loss; `ends` int64 [documents], the end of each document in them."""
+    carries loss; `lengths` int64 [documents], the tokens of each."""
 
     tokens: np.ndarray
     trained: np.ndarray
-    ends: np.ndarray
+    lengths: np.ndarray
 
-    @property
-    def starts(self) -> np.ndarray:
-        """Start of each document in `tokens`, int64 [documents]."""
-        return np.concatenate(([0], self.ends[:-1])).astype(np.int64)
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedBatch:
+    """Some consecutive documents encoded, and where each was read.
+
+    special_text: places of those that hold the text of a special token. conversations: they went through the
+    chat template. warnings: what a person should know about it, of all batches so far.
+    """
+
+    encoded: Encoded
+    places: list[str]
+    special_text: list[str]
+    conversations: bool
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class _Rendered:
+    """A batch ready for the tokenizer; `conversations` is None for documents that need no template."""
+
+    documents: list[Document]
+    conversations: list[Rendered] | None
+    special_text: list[str]
 
 
 class Encoder:
@@ -49,7 +69,7 @@ class Encoder:
 
     mask: loss on the assistant's turns only, instead of on all tokens. Conversations are rendered
     by the chat template, which brings its own special tokens. Plain text gets the special tokens that the
-    tokenizer adds by itself, and its end-of-sequence token at the end.
+    tokenizer adds by itself, and its end-of-sequence token at the end. Documents of token ids stay as they are.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, mask: bool) -> None:
@@ -58,52 +78,62 @@ class Encoder:
         self._template: ChatTemplate | None = None
         self._token_places = _TokenPlaces(tokenizer)
         self._special_text = re.compile("|".join(map(re.escape, special_texts(tokenizer))) or r"(?!)")
-        self._with_special_text: list[Document] = []
 
-    @property
-    def warnings(self) -> list[str]:
-        """What a person should know about what was encoded so far, in words."""
-        warnings = list(self._template.warnings) if self._template else []
-        if self._with_special_text:
-            first = self._with_special_text[0].place
-            warnings.append(
-                "documents that hold the text of a special token, which is encoded as that token: "
-                f"{len(self._with_special_text)} (first: {first})"
-            )
-        return warnings
+    def encode(self, documents: Iterable[Document]) -> Iterator[EncodedBatch]:
+        """Encode documents in order, some hundred at a time. Raises DataError naming a row that can't be rendered."""
+        batches = _batches(documents)
+        # One thread reads and renders the next batch while the tokenizer's own threads encode this one.
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="render") as renderer:
+            pending = renderer.submit(self._next, batches)
+            while (batch := pending.result()) is not None:
+                pending = renderer.submit(self._next, batches)
+                yield self._encode(batch)
 
-    def encode(self, documents: Sequence[Document], on_progress: Callable[[int, int], None] | None = None) -> Encoded:
-        """Encode documents in order; `on_progress` is called as (done, total) between batches.
-
-        Raises DataError naming the row that can't be rendered.
-        """
-        batches = list(_batches(documents))
-        pieces: list[_Arrays] = []
-        done = 0
-        # One thread renders the next batch while the tokenizer's own threads encode this one.
-        with ThreadPoolExecutor(max_workers=1) as renderer:
-            pending = renderer.submit(self._render, batches[0])
-            for batch, following in zip(batches, [*batches[1:], None], strict=True):
-                if on_progress:
-                    on_progress(done, len(documents))
-                rendered = pending.result()
-                if following:
-                    pending = renderer.submit(self._render, following)
-                pieces.append(self._encode_texts(batch) if rendered is None else self._encode_rendered(rendered))
-                done += len(batch)
-        if on_progress:
-            on_progress(done, len(documents))
-        tokens, trained, lengths = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
-        return Encoded(tokens=tokens, trained=trained, ends=np.cumsum(lengths))
-
-    def _render(self, documents: Sequence[Document]) -> list[Rendered] | None:
-        """Conversations as text with the spans that carry loss; None for plain text."""
-        self._with_special_text += [d for d in documents if any(map(self._special_text.search, d.parts))]
-        if documents[0].messages is None:
+    def _next(self, batches: Iterator[list[Document]]) -> _Rendered | None:
+        documents = next(batches, None)
+        if documents is None:
             return None
-        if self._template is None:
-            self._template = ChatTemplate(self._tokenizer)
-        return self._template.render(documents, mask=self._mask)
+        special = self._special_text.search
+        marked = [document.place for document in documents if any(map(special, document.parts))]
+        conversations = None
+        if documents[0].messages is not None:
+            if self._template is None:
+                self._template = ChatTemplate(self._tokenizer, answers=self._mask)
+            conversations = self._template.render(documents, mask=self._mask)
+        return _Rendered(documents, conversations, marked)
+
+    def _encode(self, batch: _Rendered) -> EncodedBatch:
+        if batch.conversations is not None:
+            arrays = self._encode_rendered(batch.conversations)
+            self._require_terminators(batch.documents, *arrays)
+        elif batch.documents[0].tokens is not None:
+            arrays = self._take_tokens(batch.documents)
+        else:
+            arrays = self._encode_texts(batch.documents)
+        tokens, trained, lengths = arrays
+        return EncodedBatch(
+            encoded=Encoded(tokens=tokens, trained=trained, lengths=lengths),
+            places=[document.place for document in batch.documents],
+            special_text=batch.special_text,
+            conversations=batch.conversations is not None,
+            warnings=list(self._template.warnings) if self._template else [],
+        )
+
+    def _take_tokens(self, documents: Sequence[Document]) -> _Arrays:
+        vocabulary = len(self._tokenizer)
+        for document in documents:
+            largest = int(max(document.tokens, default=0)) if document.tokens is not None else 0
+            if largest >= vocabulary:
+                raise DataError(
+                    f"{document.place}: token {largest} is none of the tokenizer's, which end at {vocabulary - 1}",
+                    hint="set model.tokenizer to the one that the data was tokenised with",
+                )
+        tokens = [np.asarray(document.tokens, dtype=np.int32) for document in documents]
+        lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
+        if not self._mask:
+            return np.concatenate(tokens), np.ones(int(lengths.sum()), dtype=bool), lengths
+        trained = [np.asarray(document.trained, dtype=bool) for document in documents]
+        return np.concatenate(tokens), np.concatenate(trained), lengths
 
     def _encode_rendered(self, rendered: Sequence[Rendered]) -> _Arrays:
         backend = self._tokenizer.backend_tokenizer
@@ -113,6 +143,25 @@ class Encoder:
         if not self._mask:
             return tokens, np.ones(len(tokens), dtype=bool), lengths
         return tokens, self._token_places.mask(rendered, tokens, lengths), lengths
+
+    def _require_terminators(
+        self, documents: Sequence[Document], tokens: np.ndarray, trained: np.ndarray, lengths: np.ndarray
+    ) -> None:
+        """Raise DataError for a conversation that ends with an answer of which the terminator carries no loss."""
+        terminator = self._template.terminator if self._template and self._mask else None
+        if terminator is None:
+            return
+        token = self._tokenizer.convert_tokens_to_ids(terminator)
+        ended = np.zeros(len(documents), dtype=bool)
+        ended[np.searchsorted(np.cumsum(lengths), np.flatnonzero(trained & (tokens == token)), side="right")] = True
+        for i in np.flatnonzero(~ended).tolist():
+            if (documents[i].messages or [{}])[-1].get("role") == "assistant":
+                raise DataError(
+                    f"{documents[i].place}: {terminator}, which ends turns in the chat template, carries no loss here, "
+                    "so the model would not learn to stop",
+                    hint="set model.chat_template to a template whose {% generation %} marks hold it, "
+                    "or data.train_on: all",
+                )
 
     def _encode_texts(self, documents: Sequence[Document]) -> _Arrays:
         end = self._tokenizer.eos_token_id
@@ -203,14 +252,15 @@ def _byte_lengths(tokenizer: Any) -> np.ndarray:
     return lengths
 
 
-def _batches(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
     """Consecutive documents, few enough to bound memory and enough to keep all cores busy."""
-    start = characters = 0
-    for i, document in enumerate(documents):
-        size = sum(map(len, document.parts))
-        if i > start and (i - start >= _BATCH_DOCUMENTS or characters + size > _BATCH_CHARACTERS):
-            yield documents[start:i]
-            start, characters = i, 0
-        characters += size
-    if start < len(documents):
-        yield documents[start:]
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += document.size
+        if len(batch) >= _BATCH_DOCUMENTS or size >= _BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

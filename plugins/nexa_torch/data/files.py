@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 from nexa.errors import DataError
+from nexa.prepared import hash_file
 from nexa_torch.data.readers import SUFFIXES
 
 
@@ -28,12 +30,15 @@ def data_files(path: Path) -> list[Path]:
     return sorted(found, key=lambda file: file.relative_to(path).as_posix())
 
 
-def hash_data(path: Path) -> str:
-    """SHA-256 in hex: of a file's bytes, or of a folder's sorted relative paths and file hashes."""
+def hash_data(path: Path, hash_of: Callable[[Path], str] = hash_file) -> str:
+    """SHA-256 in hex: of a file's bytes, or of a folder's sorted relative paths and file hashes.
+
+    hash_of: hashes one file. Raises DataError where one can't be read.
+    """
     try:
         if path.is_file():
-            return _hash_file(path)
-        lines = [f"{_hash_file(file)}  {file.relative_to(path).as_posix()}\n" for file in data_files(path)]
+            return hash_of(path)
+        lines = [f"{hash_of(file)}  {file.relative_to(path).as_posix()}\n" for file in data_files(path)]
     except OSError as error:
         raise DataError(f"{error.filename or path}: can't be read: {error.strerror}") from None
     return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -46,8 +51,3 @@ def require_hash(uri: str, found: str, expected: str | None) -> None:
             f"{uri}: the data has SHA-256 {found}, but data.expected_dataset_hash is {expected}",
             hint="it is not the data this recipe was written for; get that version, or set the hash to the new one",
         )
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

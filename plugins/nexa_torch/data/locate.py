@@ -12,14 +12,6 @@ from typing import Any
 from nexa_torch.sources import PACKAGE_SCHEME, packaged_path
 
 
-def cache_root() -> Path:
-    """Folder for what can be made again: $NEXA_CACHE_DIR, else `nexa` in the user's cache folder."""
-    own = os.environ.get("NEXA_CACHE_DIR")
-    if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nexa"
-
-
 def local_path(name: str) -> Path:
     """A path as written in a recipe: `pkg:PACKAGE/FILE` resolved, `~` expanded; it need not exist."""
     return packaged_path(name) if name.startswith(PACKAGE_SCHEME) else Path(name).expanduser()

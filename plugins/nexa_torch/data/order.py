@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nexa.recipe.schema import TrainingSection
 
 # Separates the uses of the training seed from one another.
-_ROWS, _HELD_OUT = 1, 2
+_ROWS, _HELD_OUT, _WINDOW = 1, 2, 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,14 @@ def row_order(seed: int, epoch: int, n: int) -> np.ndarray:
     Comes from a counter-based generator keyed by seed and epoch, so any epoch is reached directly.
     """
     order = _permutation(n, _ROWS, seed, epoch)
+    order.setflags(write=False)
+    return order
+
+
+@lru_cache(maxsize=4)
+def window_order(seed: int, epoch: int, window: int, n: int) -> np.ndarray:
+    """Permutation of range(n) for one window of a stream in one pass over it, as a read-only int64 array."""
+    order = _permutation(n, _WINDOW, seed, epoch, window)
     order.setflags(write=False)
     return order
 

@@ -1,23 +1,24 @@
-"""The first batch of a recipe as training will see it, token by token."""
+"""The first batch of a recipe as training will see it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from nexa.backend import Preview, PreviewToken
 from nexa.batch import resolve_batch
 from nexa.plan import resources_of
-from nexa_torch.data.byte_tokenizer import byte_vocabulary
+from nexa_torch.batches import describe, tensors_in
+from nexa_torch.data.display import row_tokens, token_text
 from nexa_torch.data.order import rows_of_microbatch, run_length
 from nexa_torch.data.prepare import prepare_data
-from nexa_torch.data.rows import IGNORED
+from nexa_torch.engine.windows import make_source
+from nexa_torch.tasks.registry import load_data_module, load_task
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from nexa.recipe.schema import Recipe
-    from nexa_torch.data.rows import Batch
 
 
 def preview(recipe: Recipe) -> Preview:
@@ -28,19 +29,21 @@ def preview(recipe: Recipe) -> Preview:
     batch = resolve_batch(recipe.training, resources_of(recipe).world_size)
     data = prepare_data(recipe)
     length = run_length(recipe.training, len(data.train), batch.global_batch_size)
-    indices = rows_of_microbatch(
-        seed=recipe.training.seed,
-        n=len(data.train),
-        step=0,
-        micro=0,
-        rank=0,
-        world_size=batch.world_size,
-        microbatch_size=batch.microbatch_size,
-        accumulation_steps=batch.accumulation_steps,
-        total_rows=length.total_rows,
-    )
+    indices: Sequence[int] | np.ndarray = range(batch.microbatch_size)
+    if not data.train.ordered:
+        indices = rows_of_microbatch(
+            seed=recipe.training.seed,
+            n=len(data.train),
+            step=0,
+            micro=0,
+            rank=0,
+            world_size=batch.world_size,
+            microbatch_size=batch.microbatch_size,
+            accumulation_steps=batch.accumulation_steps,
+            total_rows=length.total_rows,
+        )
     return Preview(
-        rows=_tokens(data.train.take(indices), _token_text(data.tokenizer)),
+        rows=row_tokens(data.train.take(indices), token_text(data.tokenizer)),
         documents=data.documents,
         tokens=data.train.token_count,
         trained_tokens=data.train.trained_token_count,
@@ -49,35 +52,28 @@ def preview(recipe: Recipe) -> Preview:
     )
 
 
-def _tokens(batch: Batch, text_of: Callable[[int], str]) -> list[list[PreviewToken]]:
-    rows = []
-    for ids, labels, document in zip(batch.input_ids, batch.labels, batch.document, strict=True):
-        # A token is trained where the position before it has it as its label.
-        trained = [False, *(labels[:-1] != IGNORED).tolist()]
-        rows.append(
-            [
-                PreviewToken(id=int(token), text=text_of(int(token)), trained=is_trained)
-                for token, is_trained, number in zip(ids, trained, document, strict=True)
-                if number >= 0
-            ]
-        )
-    return rows
+def preview_task(recipe: Recipe) -> Preview:
+    """Set up the data of a task that has no tokens, and describe its first microbatch, one line a tensor.
 
-
-def _token_text(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], str]:
-    """Function from a token id to its text as a person reads it.
-
-    A piece of a character, which has no text of its own, is written as its bytes: \\xe6\\x97.
+    Raises what the data module raises, and RecipeError where the batch sizes contradict one another.
     """
-    if type(tokenizer.backend_tokenizer.decoder).__name__ != "ByteLevel":
-        return lambda token: str(tokenizer.convert_ids_to_tokens(token)).replace("▁", " ")
-    to_byte = byte_vocabulary()
-    added = tokenizer.added_tokens_decoder
-
-    def text(token: int) -> str:
-        if token in added:
-            return added[token].content
-        data = bytes(to_byte[character] for character in tokenizer.convert_ids_to_tokens(token))
-        return data.decode("utf-8", errors="backslashreplace")
-
-    return text
+    plan = resolve_batch(recipe.training, resources_of(recipe).world_size)
+    module = load_data_module(recipe)
+    module.prepare_data()
+    module.setup("preview")
+    loader, sampler = module.train_dataloader(0, plan.world_size)
+    task = load_task(recipe, module)
+    source = make_source(loader, sampler, task, plan, recipe.training)
+    window = source.window(0)
+    lines = [
+        PreviewToken(id=0, text=f"{place}: {describe(tensor)}\n", trained=True)
+        for place, tensor in tensors_in(window.microbatches[0].batch)
+    ]
+    return Preview(
+        rows=[lines],
+        documents=source.n_rows,
+        tokens=0,
+        trained_tokens=0,
+        total_steps=source.total_steps,
+        warnings=tuple(module.warnings()),
+    )

@@ -1,4 +1,4 @@
-"""Read data files row by row: JSON Lines, JSON arrays, plain text and Parquet, the first three also gzipped.
+"""Read data files row by row: JSON Lines, JSON arrays, plain text (all three also gzipped), Parquet and NumPy.
 
 Every row knows its place as `file:row`, counted from 1 (in JSON Lines that is the line).
 """
@@ -14,14 +14,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from nexa.errors import DataError
 
 _LINES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 _ARRAY = (".json", ".json.gz")
 _TEXT = (".txt", ".txt.gz", ".md", ".md.gz")
 _PARQUET = (".parquet",)
-SUFFIXES = _LINES + _ARRAY + _TEXT + _PARQUET
+_NUMPY = (".npy",)
+SUFFIXES = _LINES + _ARRAY + _TEXT + _PARQUET + _NUMPY
 """Endings of files that can be read."""
+FIELDS = frozenset(
+    {"messages", "prompt", "instruction", "input", "system", "text"}
+    | {"response", "completion", "output"}
+    | {"tokens", "input_ids", "labels", "mask", "loss_mask", "completion_mask", "assistant_masks"}
+)
+"""Every field of a row that some layout of `nexa_torch.data.documents` reads."""
+
+_FAST_JSON = msgspec.json.Decoder()
+_PARQUET_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +71,7 @@ def _reader_of(path: Path) -> Any:
         (_ARRAY, _read_array),
         (_TEXT, _read_text),
         (_PARQUET, _read_parquet),
+        (_NUMPY, _read_numpy),
     ):
         if name.endswith(suffixes):
             return reader
@@ -94,7 +107,7 @@ def _read_lines(path: Path) -> Iterator[Record]:
                     f"{path}:{blank}: the row is empty", hint="remove the line, or write a JSON object on it"
                 )
             place = f"{path}:{number}"
-            yield Record(place, _as_object(_parse(_decode(line.rstrip(b"\r\n"), place), place), place))
+            yield Record(place, parse_row(line, place))
 
 
 def _read_array(path: Path) -> Iterator[Record]:
@@ -121,22 +134,87 @@ def _read_text(path: Path) -> Iterator[Record]:
 
 
 def _read_parquet(path: Path) -> Iterator[Record]:
+    yield from read_parquet(str(path), path)
+
+
+def read_parquet(name: str, source: Any, *, skip: int = 0) -> Iterator[Record]:
+    """Rows of a Parquet file, group by group; the first `skip` are left out, whole groups unread.
+
+    name: for messages. source: a path or an open binary file. Raises DataError.
+    """
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
         raise DataError(
-            f"{path}: reading Parquet needs the package `pyarrow`", hint="type: pip install 'nexa-train[data]'"
+            f"{name}: reading Parquet needs the package `pyarrow`", hint="type: pip install 'nexa-train[data]'"
         ) from None
+    group = number = 0
     try:
-        number = 0
-        with pyarrow.parquet.ParquetFile(path) as table:
-            for batch in table.iter_batches():
-                for row in batch.to_pylist():
-                    number += 1
-                    yield Record(f"{path}:{number}", row)
+        with pyarrow.parquet.ParquetFile(source, memory_map=isinstance(source, Path)) as table:
+            # Other columns, such as embeddings, may be much larger than the text.
+            columns = [field for field in table.schema_arrow.names if field in FIELDS] or None
+            for group in range(table.num_row_groups):
+                if number + table.metadata.row_group(group).num_rows <= skip:
+                    number += table.metadata.row_group(group).num_rows
+                    continue
+                for batch in table.iter_batches(_PARQUET_ROWS, row_groups=[group], columns=columns):
+                    for row in batch.to_pylist():
+                        number += 1
+                        if number > skip:
+                            yield Record(f"{name}:{number}", row)
     except pyarrow.ArrowException as error:
-        raise DataError(f"{path}: damaged Parquet file: {error}") from None
+        raise DataError(f"{name}: damaged Parquet file, in row group {group + 1}: {error}") from None
+
+
+def _read_numpy(path: Path) -> Iterator[Record]:
+    """Token ids: each row of a two-dimensional array is a document, a one-dimensional one is a single document."""
+    import numpy as np
+
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path}: damaged NumPy file: {error}") from None
+    if array.ndim not in (1, 2) or array.dtype.kind not in "iu":
+        raise DataError(
+            f"{path}: holds {array.dtype} numbers in {array.ndim} dimensions",
+            hint="token ids are whole numbers in one dimension (one document) or two (a document a row)",
+        )
+    for number, row in enumerate(np.atleast_2d(array), start=1):
+        yield Record(f"{path}:{number}", {"tokens": row})
+
+
+def count_rows(path: Path) -> int | None:
+    """Rows of a file as far as that is told without reading them one by one, for progress; None where it is not."""
+    if is_lines(path.name):
+        with path.open("rb") as stream:
+            return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
+    if path.name.lower().endswith(_TEXT):
+        return 1
+    return None
+
+
+def is_lines(name: str) -> bool:
+    """Whether a file of this name holds JSON Lines that can be entered anywhere."""
+    return name.lower().endswith((".jsonl", ".ndjson"))
+
+
+def is_parquet(name: str) -> bool:
+    """Whether a file of this name is Parquet."""
+    return name.lower().endswith(_PARQUET)
+
+
+def parse_row(line: bytes, place: str) -> dict[str, Any]:
+    """The row on a line of JSON Lines. Raises DataError naming `place`."""
+    return _as_object(_parse_line(line, place), place)
+
+
+def _parse_line(line: bytes, place: str) -> Any:
+    """A line's JSON value; the fast parser first, and where it refuses, the one whose messages name columns."""
+    try:
+        return _FAST_JSON.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _parse(_decode(line.rstrip(b"\r\n"), place), place)
 
 
 def _parse(text: str, place: str) -> Any:

@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -28,13 +30,23 @@ def download(uri: str, cache: Path, *, expected_hash: str | None = None) -> Path
     pinned = home / f"sha256-{expected_hash}"
     if expected_hash and pinned.is_dir():
         return _content(pinned)
-    filesystem, remote = _connect(uri)
-    try:
-        names = _remote_files(filesystem, remote, uri)
-        state = hashlib.sha256("\n".join(f"{name} {_state(filesystem, name)}" for name in names).encode()).hexdigest()
+    filesystem, remote = connect(uri)
+    with remote_errors(uri):
+        names = remote_files(filesystem, remote, uri)
+        state = hashlib.sha256(
+            "\n".join(f"{name} {remote_state(filesystem, name)}" for name in names).encode()
+        ).hexdigest()
         target = pinned if expected_hash else home / state[:20]
         if not target.is_dir():
             _fetch(filesystem, uri, remote, names, target, expected_hash)
+    return _content(target)
+
+
+@contextmanager
+def remote_errors(uri: str) -> Iterator[None]:
+    """Turn what a file system raises into a DataError about `uri`."""
+    try:
+        yield
     except DataError:
         raise
     # Every file system raises its own kinds of errors for a missing file, bucket, login or network.
@@ -43,10 +55,10 @@ def download(uri: str, cache: Path, *, expected_hash: str | None = None) -> Path
             f"{_hide_login(uri)}: could not be fetched: {type(error).__name__}: {_hide_login(str(error))}",
             hint="check the address, your login there and the network, or set data.remote_uri to a local copy",
         ) from None
-    return _content(target)
 
 
-def _connect(uri: str) -> tuple[Any, str]:
+def connect(uri: str) -> tuple[Any, str]:
+    """The fsspec file system of a URI, and the path in it. Raises DataError."""
     scheme = uri.partition("://")[0]
     try:
         import fsspec
@@ -65,7 +77,8 @@ def _connect(uri: str) -> tuple[Any, str]:
     return filesystem, remote
 
 
-def _remote_files(filesystem: Any, remote: str, uri: str) -> list[str]:
+def remote_files(filesystem: Any, remote: str, uri: str) -> list[str]:
+    """The file itself, or the data files below a folder, sorted. Raises DataError where there is none."""
     if not filesystem.isdir(remote):
         return [remote]
     names = sorted(name for name in filesystem.find(remote) if name.endswith(SUFFIXES))
@@ -76,7 +89,7 @@ def _remote_files(filesystem: Any, remote: str, uri: str) -> list[str]:
     return names
 
 
-def _state(filesystem: Any, name: str) -> str:
+def remote_state(filesystem: Any, name: str) -> str:
     """What changes when the remote file does."""
     info = filesystem.info(name)
     known = (

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from nexa_torch.data.packing import Layout
 
 IGNORED = -100
 """Label of a position without loss, as in `torch.nn.functional.cross_entropy`."""
@@ -29,43 +33,40 @@ class Batch:
     document: np.ndarray
 
 
+class TokenSource(Protocol):
+    """Where rows get their tokens from: `nexa_torch.data.store.TokenStore` or `TokenArrays`."""
+
+    def read(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids and trained marks (bool) of the places `start` ≤ i < `stop`."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Segment:
-    """A piece of one document that lies in one row: `length` tokens from `start` of the token store.
+class RowCounts:
+    """What rows hold: tokens without padding, positions that carry loss, and the largest token id."""
 
-    continues: the document goes on behind this piece, so the last position has a token to predict.
-    """
-
-    start: int
-    length: int
-    continues: bool
+    tokens: int
+    trained_tokens: int
+    largest_token: int
 
 
 class Rows:
     """Rows of at most `row_length` tokens, each made of whole documents or pieces of long ones.
 
-    `tokens` and `trained` hold all documents end to end; a row lists the segments it consists of.
+    Tokens stay where `source` has them, such as in memory maps; a row is laid out when it is taken.
     """
 
-    def __init__(
-        self,
-        *,
-        tokens: np.ndarray,
-        trained: np.ndarray,
-        segments: Sequence[Sequence[Segment]],
-        row_length: int,
-        pad_id: int,
-    ) -> None:
-        """tokens: token ids [N]; trained: bool [N], true where predicting that token carries loss."""
+    ordered = False
+    """Whether rows are numbered in the order of training already, so that a sampler must not shuffle them."""
+
+    def __init__(self, *, source: TokenSource, layout: Layout, counts: RowCounts, row_length: int, pad_id: int) -> None:
         self.row_length = row_length
         self.pad_id = pad_id
-        self._tokens = tokens
-        self._trained = trained
-        self._row_ends = np.cumsum([len(row) for row in segments], dtype=np.int64)
-        flat = [segment for row in segments for segment in row]
-        self._starts = np.array([segment.start for segment in flat], dtype=np.int64)
-        self._lengths = np.array([segment.length for segment in flat], dtype=np.int64)
-        self._continues = np.array([segment.continues for segment in flat], dtype=np.int64)
+        self.counts = counts
+        self._source = source
+        self._row_ends = layout.row_ends
+        self._starts = layout.segments.start
+        self._lengths = layout.segments.length
+        self._continues = layout.segments.continues
 
     def __len__(self) -> int:
         return len(self._row_ends)
@@ -73,23 +74,26 @@ class Rows:
     @property
     def token_count(self) -> int:
         """Tokens in all rows, padding not counted."""
-        return int(self._lengths.sum())
+        return self.counts.tokens
 
     @property
     def largest_token_id(self) -> int:
-        """Largest token id in the store; a model must know it."""
-        return int(self._tokens.max(initial=0))
+        """Largest token id that occurs; a model must know it."""
+        return self.counts.largest_token
 
     @property
     def trained_token_count(self) -> int:
         """Positions in all rows that carry loss."""
-        before = np.concatenate(([0], np.cumsum(self._trained, dtype=np.int64)))
-        ends = self._starts + self._lengths + self._continues
-        return int((before[ends] - before[self._starts + 1]).sum())
+        return self.counts.trained_tokens
+
+    @property
+    def empty_places(self) -> int:
+        """Places of all rows at full length that hold no token."""
+        return len(self) * self.row_length - self.token_count
 
     def row_token_counts(self) -> np.ndarray:
         """Tokens of each row, int64 [len(self)]."""
-        ends = np.concatenate(([0], np.cumsum(self._lengths)))[self._row_ends]
+        ends = np.concatenate(([0], np.cumsum(self._lengths, dtype=np.int64)))[self._row_ends]
         return np.diff(ends, prepend=0)
 
     def take(self, indices: Sequence[int] | np.ndarray, *, full_width: bool = False) -> Batch:
@@ -121,11 +125,28 @@ class Rows:
         column = 0
         for number, index in enumerate(range(segments.start, segments.stop)):
             start, length = int(self._starts[index]), int(self._lengths[index])
+            tokens, trained = self._source.read(start, start + length + int(self._continues[index]))
             end = column + length
-            batch.input_ids[row, column:end] = self._tokens[start : start + length]
+            batch.input_ids[row, column:end] = tokens[:length]
             batch.positions[row, column:end] = np.arange(length, dtype=np.int32)
             batch.document[row, column:end] = number
-            targets = slice(start + 1, start + length + int(self._continues[index]))
-            labels = np.where(self._trained[targets], self._tokens[targets].astype(np.int32), IGNORED)
-            batch.labels[row, column : column + len(labels)] = labels
+            batch.labels[row, column : column + len(tokens) - 1] = np.where(
+                trained[1:], tokens[1:].astype(np.int32), IGNORED
+            )
             column = end
+
+
+def stack(batches: Sequence[Batch], pad_id: int) -> Batch:
+    """The rows of several batches as one, as wide as the widest."""
+    if len(batches) == 1:
+        return batches[0]
+    width = max((batch.input_ids.shape[1] for batch in batches), default=0)
+    fills = {"input_ids": pad_id, "labels": IGNORED, "positions": 0, "document": -1}
+
+    def joined(name: str) -> np.ndarray:
+        parts = [getattr(batch, name) for batch in batches] or [np.empty((0, 0), dtype=np.int32)]
+        return np.concatenate(
+            [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=fills[name]) for part in parts]
+        )
+
+    return Batch(**{name: joined(name) for name in fills})

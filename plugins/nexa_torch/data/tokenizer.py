@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nexa.errors import DataError, Problem, RecipeError, UserError
+from nexa.prepared import cache_root
 from nexa_torch.architectures import ARCHITECTURES, DEFAULT_ROW_LENGTH
 from nexa_torch.data.gguf_header import read_gguf_header
 from nexa_torch.data.hub import download_hint, require_reachable
-from nexa_torch.data.locate import cache_root, local_path, store_in_cache
+from nexa_torch.data.locate import local_path, store_in_cache
 from nexa_torch.sources import PACKAGE_SCHEME, resolve_source
 
 if TYPE_CHECKING:

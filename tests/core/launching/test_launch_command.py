@@ -53,7 +53,7 @@ def test_dry_run(project: Path, capsys: pytest.CaptureFixture[str], shape: str) 
 
 def test_dry_run_as_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads(run_command(capsys, "launch recipe.yaml --dry-run --json"))
-    assert document["preview"]["rows"][0][3] == {"id": 3, "text": "arr", "trained": True}
+    assert document["preview"]["rows"][0][3] == {"id": 3, "text": "arr", "trained": True, "document": 0}
 
 
 def test_dry_run_of_bad_data(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -168,3 +168,13 @@ def test_a_plan_for_other_machines_can_be_read_but_not_started(folder: Path) -> 
     with pytest.raises(RecipeError):
         launch_plan(made)
     assert not made.runs_dir.exists()
+
+
+def test_missing_data_is_told_once_with_its_place_and_neighbours(folder: Path) -> None:
+    (folder / "train.jsonl").touch()
+    path = folder / "recipe.yaml"
+    path.write_text(RECIPE.replace("hf:org/rows", "trian.jsonl"))
+    (problem,) = [problem for problem in plan().obstacles if problem.path == "data.remote_uri"]
+    assert "trian.jsonl" in problem.message
+    assert f"did you mean {folder / 'train.jsonl'}?" == problem.hint
+    assert (Path(str(problem.file)).name, problem.line) == ("recipe.yaml", 7)

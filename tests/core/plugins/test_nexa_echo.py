@@ -45,6 +45,7 @@ def test_it_is_listed(installed, tmp_path):
     entries = json.loads(answer.stdout)
     assert {(entry["kind"], entry["name"], entry["status"]) for entry in entries} == {
         ("backend", "echo", "ok"),
+        ("task", "parity", "ok"),
         ("scheduler", "echo-detached", "ok"),
         ("distiller", "echo-counts", "ok"),
         ("observer", "echo-log", "ok"),
@@ -73,6 +74,24 @@ def test_its_recipe_is_launched_with_its_backend_scheduler_and_observer(installe
     name = f"checkpoints/{run_dir.name}/step-00000020"
     verified = run(installed, "-m", "nexa.cli.main", "artifacts", "verify", name, cwd=tmp_path)
     assert verified.returncode == 0, verified.stderr
+
+
+def test_its_task_is_trained_by_the_torch_backend(installed, tmp_path):
+    recipe = tmp_path / "parity.yaml"
+    recipe.write_text(
+        "method: parity\nmodel: {name: parity-net}\n"
+        "data: {remote_uri: 'synthetic:parity', validation: {fraction: 0.25}}\n"
+        "training: {max_steps: 20, microbatch_size_per_gpu: 16}\noptimizer: {lr: 0.01}\nparity: {width: 16}\n"
+    )
+    launched = run(installed, "-m", "nexa.cli.main", "launch", str(recipe), "--json", "--follow", cwd=tmp_path)
+    assert launched.returncode == 0, launched.stderr
+    status = json.loads(launched.stdout)
+    assert (status["state"], status["step"]) == ("completed", 20)
+    assert {"eval_loss", "eval_accuracy", "accuracy"} <= set(status["metrics"])
+    scheduled = ("-m", "nexa.cli.main", "launch", str(recipe), "optimizer.scheduler=linear", "--explain")
+    refused = run(installed, *scheduled, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "task parity does not heed it" in refused.stderr
 
 
 def test_its_options_are_checked(installed, tmp_path):

@@ -12,6 +12,7 @@ from nexa.backend import RunResult
 from nexa.events.writer import EventWriter
 from nexa.worker.checkpoints import StoreCommitter
 from nexa.worker.context import RunContext
+from nexa.worker.retention import Retention
 from nexa_file.store import FileStore
 from nexa_torch.options import recipe_from_document
 from nexa_torch.run import run_training
@@ -48,6 +49,10 @@ class Run:
         self._attempt = 0
         self._checkpoint: Path | None = None
 
+    def continue_from(self, checkpoint: Path, *, attempt: int) -> None:
+        """Let the next attempt be number `attempt` and continue from a checkpoint of another process."""
+        self._checkpoint, self._attempt = checkpoint, attempt - 1
+
     def attempt(self, *, stop: Callable[[], str | None] = lambda: None) -> Finished:
         """Train from where the last attempt ended."""
         self._attempt += 1
@@ -61,7 +66,7 @@ class Run:
             events=events,
             fields={"lineage": {}},
             labels={},
-            keep_last=self.recipe.checkpointing.keep_last,
+            retention=Retention.of(self.recipe.checkpointing.model_dump()),
         )
         result = run_training(
             RunContext(

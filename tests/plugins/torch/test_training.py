@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from running import Finished, Run, chat_rows, tiny_recipe
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from nexa.backend import RunState
@@ -169,9 +170,9 @@ def test_loss_that_is_no_number_stops_the_run(tmp_path: Path, rows: Path) -> Non
     )
     with pytest.raises(WorkerError, match=r"loss of step 1 is nan.*rows were \[\d+, \d+\]"):
         run.attempt()
-    saved = json.loads((tmp_path / "run" / "failed-batch-00000001-rank0.json").read_text())
-    assert len(saved["rows"]) == 2
-    assert saved["input_ids"]
+    with safe_open(tmp_path / "run" / "failed-batch-00000001-rank0.safetensors", "pt") as saved:
+        assert len(json.loads(saved.metadata()["rows"])) == 2
+        assert saved.get_tensor("0/input_ids").shape[0] == 2
 
 
 def test_changed_data_is_refused_on_resume(tmp_path: Path, rows: Path) -> None:

@@ -4,6 +4,7 @@ from nexa.testing.backend import BackendContract
 from nexa.testing.distiller import DistillerContract
 from nexa.testing.observer import ObserverContract
 from nexa.testing.scheduler import SchedulerContract
+from nexa.testing.task import TaskContract
 
 
 class TestBackend(BackendContract):
@@ -22,3 +23,10 @@ class TestDistiller(DistillerContract):
 
 class TestObserver(ObserverContract):
     plugin_name = "echo-log"
+
+
+class TestTask(TaskContract):
+    plugin_name = "parity"
+    model_name = "parity-net"
+    data_uri = "synthetic:parity"
+    overrides = {"data.validation.fraction": 0.25, "parity.width": 8}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import random
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 
 from nexa.errors import DataError
 from nexa_torch.data.documents import Document
-from nexa_torch.data.encode import Encoder
+from nexa_torch.data.encode import Encoded, EncodedBatch, Encoder
 from nexa_torch.data.template import ChatTemplate
 
 SINGLE = [{"role": "user", "content": "What is 2+2?"}, {"role": "assistant", "content": "It is 4."}]
@@ -53,6 +52,28 @@ MARKED_WITHOUT_END = (
 )
 
 
+def _batches(tokenizer: Any, documents: list[Document], *, mask: bool = True) -> list[EncodedBatch]:
+    return list(Encoder(tokenizer, mask=mask).encode(documents))
+
+
+def _joined(batches: list[EncodedBatch]) -> Encoded:
+    parts = [batch.encoded for batch in batches]
+    return Encoded(
+        tokens=np.concatenate([part.tokens for part in parts]),
+        trained=np.concatenate([part.trained for part in parts]),
+        lengths=np.concatenate([part.lengths for part in parts]),
+    )
+
+
+def _encoded(tokenizer: Any, documents: list[Document], *, mask: bool = True) -> Encoded:
+    return _joined(_batches(tokenizer, documents, mask=mask))
+
+
+def _ranges(encoded: Encoded) -> list[tuple[int, int]]:
+    ends = np.cumsum(encoded.lengths)
+    return list(zip((ends - encoded.lengths).tolist(), ends.tolist(), strict=True))
+
+
 def _with_template(tokenizer: Any, template: str) -> Any:
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.chat_template = template
@@ -61,7 +82,7 @@ def _with_template(tokenizer: Any, template: str) -> Any:
 
 def _trained_texts(tokenizer: Any, messages: list[dict[str, str]]) -> list[str]:
     """The stretches of consecutive trained tokens, decoded."""
-    encoded = Encoder(tokenizer, mask=True).encode([Document("data:1", messages=messages)])
+    encoded = _encoded(tokenizer, [Document("data:1", messages=messages)])
     edges = np.flatnonzero(np.diff(np.concatenate(([0], encoded.trained, [0]))))
     return [tokenizer.decode(encoded.tokens[a:b]) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
@@ -85,8 +106,8 @@ def test_token_shared_by_prompt_and_answer_is_trained(smollm2: Any) -> None:
 def test_tokens_are_those_of_the_rendered_text(name: str, request: pytest.FixtureRequest) -> None:
     tokenizer = request.getfixturevalue(name)
     documents = [Document("data:1", messages=SINGLE), Document("data:2", messages=MULTI)]
-    encoded = Encoder(tokenizer, mask=True).encode(documents)
-    for document, start, end in zip(documents, encoded.starts, encoded.ends, strict=True):
+    encoded = _encoded(tokenizer, documents)
+    for document, (start, end) in zip(documents, _ranges(encoded), strict=True):
         rendered = tokenizer.apply_chat_template(document.messages, tokenize=False)
         expected = tokenizer.apply_chat_template(document.messages, tokenize=True, return_dict=True)["input_ids"]
         assert encoded.tokens[start:end].tolist() == expected
@@ -94,7 +115,7 @@ def test_tokens_are_those_of_the_rendered_text(name: str, request: pytest.Fixtur
 
 
 def test_mask_equals_that_of_transformers(byte_tokenizer: Any) -> None:
-    encoded = Encoder(byte_tokenizer, mask=True).encode([Document("data:1", messages=MULTI)])
+    encoded = _encoded(byte_tokenizer, [Document("data:1", messages=MULTI)])
     expected = byte_tokenizer.apply_chat_template(
         MULTI, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
     )["assistant_masks"]
@@ -118,7 +139,7 @@ def test_places_by_byte_lengths_equal_the_tokenizers_own(name: str, request: pyt
     fast, slow = Encoder(tokenizer, mask=True), Encoder(tokenizer, mask=True)
     assert fast._token_places._byte_lengths is not None
     slow._token_places._byte_lengths = None
-    one, other = fast.encode(documents), slow.encode(documents)
+    one, other = _joined(list(fast.encode(documents))), _joined(list(slow.encode(documents)))
     assert np.array_equal(one.tokens, other.tokens)
     assert np.array_equal(one.trained, other.trained)
 
@@ -151,10 +172,9 @@ def test_tokenizer_that_is_not_byte_level() -> None:
         (LLAMA2, ["It is 4. <|im_end|>"]),
         (THINKING, ["<think>\n\n</think>\n\nIt is 4.<|im_end|>"]),
         (UPPER, ["IT IS 4.<|im_end|>"]),
-        (NO_END, ["It is 4."]),
         (MARKED_WITHOUT_END, ["It is 4.<|im_end|>"]),
     ],
-    ids=["llama2", "thinking", "upper", "no-end", "marked"],
+    ids=["llama2", "thinking", "upper", "marked"],
 )
 def test_other_templates(byte_tokenizer: Any, template: str, expected: list[str]) -> None:
     texts = _trained_texts(_with_template(byte_tokenizer, template), SINGLE)
@@ -175,11 +195,30 @@ def test_template_that_drops_earlier_thoughts_is_refused_where_it_does(byte_toke
         _trained_texts(tokenizer, [SINGLE[0], thought, *SINGLE])
 
 
-def test_missing_terminator_is_warned_of(byte_tokenizer: Any) -> None:
-    assert any("learn to stop" in w for w in ChatTemplate(_with_template(byte_tokenizer, NO_END)).warnings)
-    encoder = Encoder(_with_template(byte_tokenizer, MARKED_WITHOUT_END), mask=True)
-    encoder.encode([Document("data:1", messages=SINGLE)] * 2)
-    assert [w for w in encoder.warnings if "leave out <|im_end|>" in w] == encoder.warnings
+def test_template_without_a_terminator_is_refused(byte_tokenizer: Any) -> None:
+    tokenizer = _with_template(byte_tokenizer, NO_END)
+    with pytest.raises(DataError, match=r"(?s)can't learn to stop.*model\.chat_template.*<\|im_end\|>.*train_on: all"):
+        _encoded(tokenizer, [Document("data:1", messages=SINGLE)])
+    assert _encoded(tokenizer, [Document("data:1", messages=SINGLE)], mask=False).trained.all()
+
+
+def test_terminator_beside_the_marks_is_trained_and_told(byte_tokenizer: Any) -> None:
+    tokenizer = _with_template(byte_tokenizer, MARKED_WITHOUT_END)
+    (batch,) = _batches(tokenizer, [Document("data:1", messages=SINGLE)] * 2)
+    assert [w for w in batch.warnings if "leave out <|im_end|>" in w] == batch.warnings
+
+
+def test_terminator_that_is_not_trained_is_refused(byte_tokenizer: Any) -> None:
+    apart = MARKED_WITHOUT_END.replace("{{ '<|im_end|>\\n' }}", "{{ ' (end)<|im_end|>\\n' }}")
+    assert apart != MARKED_WITHOUT_END
+    with pytest.raises(DataError, match=r"(?s)data:1: <\|im_end\|>.*carries no loss.*model\.chat_template"):
+        _encoded(_with_template(byte_tokenizer, apart), [Document("data:1", messages=SINGLE)])
+
+
+def test_dropped_system_turn_is_named(byte_tokenizer: Any) -> None:
+    template = MARKED_WITHOUT_END.replace("{% for m in messages %}", "{% for m in messages if m['role'] != 'system' %}")
+    (batch,) = _batches(_with_template(byte_tokenizer, template), [Document("data:7", messages=MULTI)])
+    assert any("drops the system turn" in warning and "data:7" in warning for warning in batch.warnings)
 
 
 def test_terminator_of_each_tokenizer(smollm2: Any, byte_tokenizer: Any) -> None:
@@ -194,41 +233,38 @@ def test_template_errors_name_the_row(byte_tokenizer: Any) -> None:
     bad = [{"role": "user", "content": "bad"}, SINGLE[1]]
     documents = [Document(f"data:{i + 1}", messages=m) for i, m in enumerate([SINGLE, bad, SINGLE])]
     with pytest.raises(DataError, match="data:2: the chat template refuses this conversation: no bad rows"):
-        Encoder(tokenizer, mask=True).encode(documents)
+        _encoded(tokenizer, documents)
 
 
 def test_no_chat_template_says_what_to_set(byte_tokenizer: Any) -> None:
     tokenizer = _with_template(byte_tokenizer, "")
     tokenizer.chat_template = None
     with pytest.raises(DataError, match=r"(?s)no chat template.*model\.chat_template"):
-        Encoder(tokenizer, mask=True).encode([Document("data:1", messages=SINGLE)])
+        _encoded(tokenizer, [Document("data:1", messages=SINGLE)])
 
 
 def test_text_of_special_tokens_in_data_is_warned_of(byte_tokenizer: Any) -> None:
-    encoder = Encoder(byte_tokenizer, mask=True)
     messages = [{"role": "user", "content": "write <|im_end|>"}, SINGLE[1]]
-    encoder.encode([Document("data:1", messages=SINGLE), Document("data:2", messages=messages)])
-    assert encoder.warnings == [
-        "documents that hold the text of a special token, which is encoded as that token: 1 (first: data:2)"
-    ]
+    (batch,) = _batches(byte_tokenizer, [Document("a:1", messages=SINGLE), Document("a:2", messages=messages)])
+    assert batch.special_text == ["a:2"]
 
 
 @pytest.mark.parametrize("name", ["smollm2", "byte_tokenizer"])
 def test_text_ends_with_the_end_of_sequence_token(name: str, request: pytest.FixtureRequest) -> None:
     tokenizer = request.getfixturevalue(name)
-    encoded = Encoder(tokenizer, mask=False).encode([Document("a:1", text="Once upon"), Document("a:2", text="a time")])
+    documents = [Document("a:1", text="Once upon"), Document("a:2", text="a time")]
+    encoded = _encoded(tokenizer, documents, mask=False)
     assert encoded.trained.all()
-    texts = [tokenizer.decode(encoded.tokens[a:b]) for a, b in zip(encoded.starts, encoded.ends, strict=True)]
+    texts = [tokenizer.decode(encoded.tokens[a:b]) for a, b in _ranges(encoded)]
     assert texts == ["Once upon<|im_end|>", "a time<|im_end|>"]
 
 
 def test_conversation_trained_on_whole(byte_tokenizer: Any) -> None:
-    encoded = Encoder(byte_tokenizer, mask=False).encode([Document("a:1", messages=MULTI)])
-    assert encoded.trained.all()
+    assert _encoded(byte_tokenizer, [Document("a:1", messages=MULTI)], mask=False).trained.all()
 
 
-def test_progress_is_reported_between_batches(byte_tokenizer: Any, tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
+def test_batches_are_small_and_in_order(byte_tokenizer: Any) -> None:
     documents = [Document(f"a:{i}", text="x") for i in range(2500)]
-    Encoder(byte_tokenizer, mask=False).encode(documents, lambda done, total: seen.append((done, total)))
-    assert seen == [(done, 2500) for done in (0, 512, 1024, 1536, 2048, 2500)]
+    batches = _batches(byte_tokenizer, documents, mask=False)
+    assert [len(batch.places) for batch in batches] == [512, 512, 512, 512, 452]
+    assert [place for batch in batches for place in batch.places] == [document.place for document in documents]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nexa_torch.data.packing import arrange, pack, split_document
-from nexa_torch.data.rows import IGNORED, Rows, Segment
+from nexa_torch.data.packing import Layout, Segments, arrange, best_fit_decreasing, pack, split_documents
+from nexa_torch.data.rows import IGNORED, RowCounts, Rows
+from nexa_torch.data.store import TokenArrays
 
 SEEDS = range(20)
 
@@ -30,34 +31,59 @@ def _best_fit_decreasing(lengths: list[int], row_length: int) -> list[int]:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("row_length", [1, 7, 64, 512])
-def test_pack_is_best_fit_decreasing(seed: int, row_length: int) -> None:
+def test_many_at_once_is_best_fit_decreasing(seed: int, row_length: int) -> None:
+    lengths = _lengths(seed, row_length)
+    rows = best_fit_decreasing(lengths, row_length)
+    assert sorted(np.bincount(rows, weights=lengths)) == _best_fit_decreasing(lengths.tolist(), row_length)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("row_length", [1, 7, 64, 512])
+def test_pack_fits_and_needs_no_more_rows(seed: int, row_length: int) -> None:
     lengths = _lengths(seed, row_length)
     rows = pack(lengths, row_length)
-    assert sorted(item for row in rows for item in row) == list(range(len(lengths)))
-    loads = [int(lengths[row].sum()) for row in rows]
-    assert max(loads) <= row_length
-    assert sorted(loads) == _best_fit_decreasing(lengths.tolist(), row_length)
-    assert pack(lengths, row_length) == rows
+    loads = np.bincount(rows, weights=lengths)
+    assert len(rows) == len(lengths)
+    assert 0 < min(loads) <= max(loads) <= row_length
+    assert len(loads) <= len(_best_fit_decreasing(lengths.tolist(), row_length))
+    assert np.array_equal(pack(lengths, row_length), rows)
 
 
-def test_pack_wastes_little() -> None:
-    lengths = np.minimum(np.random.default_rng(0).lognormal(4.5, 0.8, size=20_000).astype(int) + 1, 512)
+@pytest.mark.parametrize("row_length", [512, 1024])
+def test_pack_wastes_little(row_length: int) -> None:
+    lengths = np.minimum(np.random.default_rng(0).lognormal(4.5, 0.8, size=20_000).astype(int) + 1, row_length)
+    rows = pack(lengths, row_length)
+    assert 1 - lengths.sum() / ((rows.max() + 1) * row_length) < 0.0005
+
+
+def test_search_is_limited_to_the_worst_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = np.minimum(np.random.default_rng(1).lognormal(5.5, 0.8, size=3000).astype(int) + 1, 512)
+    everything = int(best_fit_decreasing(lengths, 512).max()) + 1
+    monkeypatch.setattr("nexa_torch.data.packing._SEARCHED_ITEMS", 600)
     rows = pack(lengths, 512)
-    assert 1 - lengths.sum() / (len(rows) * 512) < 0.002
+    assert np.bincount(rows, weights=lengths).max() <= 512
+    assert sorted(set(rows.tolist())) == list(range(int(rows.max()) + 1))
+    assert rows.max() + 1 <= everything
 
 
 def test_pack_of_nothing_is_nothing() -> None:
-    assert pack(np.array([], dtype=np.int64), 8) == []
+    assert len(pack(np.array([], dtype=np.int64), 8)) == 0
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 8, 9, 16, 17, 50])
-def test_split_document_keeps_every_prediction_once(length: int) -> None:
-    pieces = split_document(100, length, 8)
+def test_split_keeps_every_prediction_once(length: int) -> None:
+    pieces = split_documents(np.array([100, 300]), np.array([length, 3]), 8)
+    first = pieces.document == 0
     predicted = [
-        place for piece in pieces for place in range(piece.start + 1, piece.start + piece.length + piece.continues)
+        place
+        for start, count, continues in zip(
+            pieces.start[first], pieces.length[first], pieces.continues[first], strict=True
+        )
+        for place in range(start + 1, start + count + continues)
     ]
     assert predicted == list(range(101, 100 + length))
-    assert all(1 <= piece.length <= 8 for piece in pieces)
+    assert all((pieces.length >= 1) & (pieces.length <= 8))
+    assert (pieces.start[-1], pieces.length[-1], pieces.continues[-1]) == (300, 3, False)
 
 
 def _random_rows(seed: int, *, packing: bool) -> tuple[Rows, np.ndarray, np.ndarray, np.ndarray]:
@@ -67,11 +93,13 @@ def _random_rows(seed: int, *, packing: bool) -> tuple[Rows, np.ndarray, np.ndar
     tokens = np.arange(1, lengths.sum() + 1, dtype=np.int32)
     trained = generator.random(len(tokens)) < 0.5
     starts = np.cumsum(lengths) - lengths
-    segments = [
-        piece for start, n in zip(starts, lengths, strict=True) for piece in split_document(int(start), int(n), 16)
-    ]
+    layout = arrange(split_documents(starts, lengths, 16), 16, packing=packing)
     rows = Rows(
-        tokens=tokens, trained=trained, segments=arrange(segments, 16, packing=packing), row_length=16, pad_id=0
+        source=TokenArrays(tokens, trained),
+        layout=layout,
+        counts=RowCounts(tokens=len(tokens), trained_tokens=int(trained.sum()), largest_token=len(tokens)),
+        row_length=16,
+        pad_id=0,
     )
     return rows, tokens, trained, np.repeat(np.arange(50), lengths)
 
@@ -85,7 +113,6 @@ def test_rows_predict_every_trained_token_exactly_once(seed: int, packing: bool)
     starts_document = np.diff(document_of, prepend=-1) != 0
     labels = batch.labels[batch.labels != IGNORED]
     assert sorted(labels.tolist()) == tokens[trained & ~starts_document].tolist()
-    assert rows.trained_token_count == len(labels)
     # Each token is its own number from 1, so the token after x is x + 1.
     where = batch.labels != IGNORED
     assert np.array_equal(batch.input_ids[where] + 1, batch.labels[where])
@@ -111,9 +138,15 @@ def test_positions_and_document_numbers_keep_documents_apart(seed: int) -> None:
 
 
 def test_take_trims_padding_to_a_multiple_of_eight() -> None:
-    segments = [[Segment(start=0, length=3, continues=False)], [Segment(start=3, length=11, continues=False)]]
+    segments = Segments(
+        start=np.array([0, 3]), length=np.array([3, 11]), continues=np.zeros(2, bool), document=np.arange(2)
+    )
     rows = Rows(
-        tokens=np.arange(14, dtype=np.int32), trained=np.ones(14, bool), segments=segments, row_length=12, pad_id=99
+        source=TokenArrays(np.arange(14, dtype=np.int32), np.ones(14, bool)),
+        layout=Layout(segments=segments, row_ends=np.array([1, 2])),
+        counts=RowCounts(tokens=14, trained_tokens=12, largest_token=13),
+        row_length=12,
+        pad_id=99,
     )
     assert rows.take([0]).input_ids.shape == (1, 8)
     assert rows.take([1, 0]).input_ids.shape == (2, 12)

@@ -148,9 +148,13 @@ def test_same_recipe_same_rows(write_rows: Callable[..., Path], make_recipe: Cal
     assert np.array_equal(one.take(range(len(one))).input_ids, other.take(range(len(other))).input_ids)
 
 
-def test_progress_and_summary(write_rows: Callable[..., Path], make_recipe: Callable[..., Recipe]) -> None:
-    seen: list[tuple[str, int, int]] = []
-    recipe = make_recipe(write_rows(PAIRS), data={"validation": {"fraction": 0.25}})
+def test_progress_and_summary(
+    tmp_path: Path, write_rows: Callable[..., Path], make_recipe: Callable[..., Recipe]
+) -> None:
+    seen: list[tuple[str, int, int | None]] = []
+    recipe = make_recipe(
+        write_rows(PAIRS), data={"validation": {"fraction": 0.25}, "local_cache_root": str(tmp_path / "cache")}
+    )
     data = prepare_data(recipe, on_progress=lambda *event: seen.append(event))
     assert seen[0] == ("loading", 0, 1)
     assert seen[-1] == ("tokenizing", 40, 40)
@@ -158,13 +162,17 @@ def test_progress_and_summary(write_rows: Callable[..., Path], make_recipe: Call
     assert "10 held out" in data.summary
 
 
-def test_progress_may_stop_the_work(write_rows: Callable[..., Path], make_recipe: Callable[..., Recipe]) -> None:
+def test_progress_may_stop_the_work(
+    tmp_path: Path, write_rows: Callable[..., Path], make_recipe: Callable[..., Recipe]
+) -> None:
     def stop(phase: str, done: int, total: int) -> None:
         if phase == "tokenizing":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare_data(make_recipe(write_rows(PAIRS)), on_progress=stop)
+        prepare_data(
+            make_recipe(write_rows(PAIRS), data={"local_cache_root": str(tmp_path / "cache")}), on_progress=stop
+        )
 
 
 def test_real_chat_model(smollm2: Any, write_rows: Callable[..., Path], make_recipe: Callable[..., Recipe]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import nexa
-from nexa.specs import BackendSpec, DistillerSpec, ObserverSpec, RecipeFolder, SchedulerSpec
+from nexa.specs import BackendSpec, DistillerSpec, ObserverSpec, RecipeFolder, SchedulerSpec, TaskSpec
 
 
 @nexa.hookimpl
@@ -19,6 +19,23 @@ def nexa_register_backends() -> list[BackendSpec]:
             options_model="nexa_echo.options:EchoOptions",
             methods=("sft", "pretrain"),
             capabilities=frozenset({"chat", "estimate", "resume"}),
+        )
+    ]
+
+
+@nexa.hookimpl
+def nexa_register_tasks() -> list[TaskSpec]:
+    """Return the task `parity` of the torch backend."""
+    return [
+        TaskSpec(
+            name="parity",
+            summary="Tells whether a byte has an even or odd number of bits set",
+            factory="nexa_echo.parity:ParityTask",
+            data_module="nexa_echo.parity:ParityData",
+            options_model="nexa_echo.parity_options:ParityOptions",
+            check="nexa_echo.parity_options:find_problems",
+            honours=("data.validation.fraction",),
+            refuses=("optimizer.scheduler.*",),
         )
     ]
 

@@ -1,0 +1,1 @@
+"""Charts: reading and decimating curves, how they are looked at, and drawing them."""

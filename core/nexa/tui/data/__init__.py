@@ -1,0 +1,1 @@
+"""Readers of what the UI shows: run lists, metrics, logs, meters. No Textual; clocks are handed in."""

@@ -1,0 +1,1 @@
+"""The tabs of the Run screen; each takes a `RunSnapshot` and shows its part."""

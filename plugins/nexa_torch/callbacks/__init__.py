@@ -1,0 +1,1 @@
+"""Callbacks: what happens around the training step. `base.py` is the contract, with the order of calls."""

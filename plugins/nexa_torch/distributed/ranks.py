@@ -1,0 +1,80 @@
+"""Several worker processes as one: who this process is, and exact sums over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from nexa_torch.distributed.synchronize import GradientSynchronizer
+
+if TYPE_CHECKING:
+    from nexa_torch.distributed.presence import Presence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """The group of worker processes, and the device of this one. local_rank: counts on its machine.
+
+    background: a group of its own on the CPU, for a thread that saves while training goes on; None
+    with one process. presence: who else is there, None with one process.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+    local_rank: int = 0
+    background: dist.ProcessGroup | None = field(default=None, repr=False, compare=False)
+    presence: Presence | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes metrics and checkpoints."""
+        return self.rank == 0
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Add a tensor over all ranks, in place; returns it."""
+        if self.world_size > 1:
+            dist.all_reduce(value)
+        return value
+
+    def sum_counts(self, *counts: int) -> tuple[int, ...]:
+        """Add integers over all ranks."""
+        return counts if self.world_size == 1 else tuple(self.sum(torch.tensor(counts, device=self.device)).tolist())
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank; all ranks get the same answer."""
+        return self.sum_counts(int(flag))[0] > 0
+
+    def largest(self, value: int) -> int:
+        """The largest of all ranks' integers."""
+        if self.world_size == 1:
+            return value
+        found = torch.tensor(value, device=self.device)
+        dist.all_reduce(found, op=dist.ReduceOp.MAX)
+        return int(found)
+
+    def gather(self, mark: str, flag: bool = False) -> bool:
+        """Wait until every rank has come to a place in the program; returns whether any set the flag.
+
+        No collective: there is no time-out while all live, and waiting costs the machine nothing. Raises
+        the error of a rank that failed on its way, and WorkerError naming one that ended.
+        """
+        return flag if self.presence is None else self.presence.gather(mark, flag)
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Add the gradients over all ranks; a missing gradient counts as zero.
+
+        The engine divides each rank's loss by the weight of all ranks, so the sum is exactly the
+        gradient of the whole batch's mean loss.
+        """
+        GradientSynchronizer(parameters, world_size=self.world_size).sum()

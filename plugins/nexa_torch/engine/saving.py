@@ -1,0 +1,211 @@
+"""Checkpoints of a run: what goes into one, when it is committed, and whether a run may continue from one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+
+from nexa.errors import NexaError, UserError, WorkerError
+from nexa_torch.checkpoint import FOLDER, Cursor, TrainerSnapshot, take_snapshot, write_trainer
+from nexa_torch.optimizers.weights import evaluation_weights
+
+if TYPE_CHECKING:
+    from nexa.worker.context import CheckpointCommitter
+    from nexa_torch.engine.engine import TrainingEngine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """One step as it will be saved. weights: on rank 0 only. trainer: None where it is not to be saved."""
+
+    cursor: Cursor
+    weights: Mapping[str, Tensor]
+    trainer: TrainerSnapshot | None
+    fingerprint: str
+    lineage: Mapping[str, Any]
+
+
+class Saver:
+    """Commits checkpoints, while training waits or, `in_background`, while it goes on.
+
+    In the background at most one save is under way: the next one waits for it. All ranks call the same
+    methods at the same step boundaries; a save that fails on one rank fails on all.
+    """
+
+    def __init__(self, engine: TrainingEngine, committer: CheckpointCommitter, *, in_background: bool) -> None:
+        self._engine = engine
+        self._committer = committer
+        self._in_background = in_background
+        self._stager: DefaultStager | None = None
+        self._thread: threading.Thread | None = None
+        self._name: str | None = None
+        self._error: BaseException | None = None
+
+    @property
+    def has_news(self) -> bool:
+        """Whether a save in the background has ended on this rank, well or not."""
+        return self._thread is not None and not self._thread.is_alive()
+
+    def save(self) -> bool:
+        """Save the engine's step; in the background, first wait for the save before it.
+
+        Returns whether one was completed: see `name`. Raises WorkerError or ArtifactError on every rank
+        when a save failed on one.
+        """
+        completed = self.finish()
+        with evaluation_weights(self._engine.optimizer):
+            snapshot = self._take()
+            if not self._in_background:
+                self._work(snapshot)
+        if not self._in_background:
+            self._agree()
+            return True
+        self._thread = threading.Thread(target=self._work, args=(snapshot,), name="save-checkpoint", daemon=True)
+        self._thread.start()
+        return completed
+
+    def finish(self) -> bool:
+        """Wait for the save in the background; returns whether there was one. Raises as `save` does."""
+        if self._thread is None:
+            return False
+        self.close()
+        self._agree()
+        return True
+
+    def close(self) -> None:
+        """Wait for the save in the background, however it ends."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    @property
+    def name(self) -> str | None:
+        """Name of the newest checkpoint that is committed; on rank 0 alone."""
+        return self._name
+
+    def _take(self) -> Snapshot:
+        """The engine's step: of tensors that training goes on to change, a copy."""
+        engine = self._engine
+        weights = engine.strategy.full_state(
+            engine.model, trained_only=engine.task.saves_trained_only, copy=self._in_background
+        )
+        cursor = make_cursor(engine)
+        trainer = None
+        if engine.recipe.checkpointing.save_optimizer:
+            trainer = take_snapshot(
+                cursor, engine.model, engine.optimizer, engine.scheduler, engine.callbacks, engine.precision
+            )
+            if self._in_background:
+                trainer = self._staged(trainer)
+        return Snapshot(
+            cursor=cursor,
+            weights=weights,
+            trainer=trainer,
+            fingerprint=engine.data_module.fingerprint(),
+            lineage=engine.data_module.lineage(),
+        )
+
+    def _staged(self, trainer: TrainerSnapshot) -> TrainerSnapshot:
+        """The snapshot with its tensors copied to CPU memory that is taken once and used again."""
+        if self._stager is None:
+            pinned = torch.cuda.is_available()
+            self._stager = DefaultStager(
+                StagingOptions(
+                    use_pinned_memory=pinned,
+                    use_shared_memory=False,
+                    use_async_staging=False,
+                    use_non_blocking_copy=pinned,
+                )
+            )
+        staged = self._stager.stage({"optimizer": dict(trainer.tensors), "callbacks": dict(trainer.callback_tensors)})
+        assert isinstance(staged, dict), "staging is not asynchronous"
+        return replace(trainer, tensors=staged["optimizer"], callback_tensors=staged["callbacks"])
+
+    def _work(self, snapshot: Snapshot) -> None:
+        """Write and commit on this rank's part; keeps what goes wrong for `_agree`."""
+        try:
+            self._name = self._write(snapshot)
+        except BaseException as error:  # raised where all ranks agree on it
+            self._error = error
+
+    def _write(self, snapshot: Snapshot) -> str | None:
+        ranks, cursor = self._engine.ranks, snapshot.cursor
+        folder = self._stage(cursor.step)
+        if snapshot.trainer is not None:
+            write_trainer(folder, snapshot.trainer, main=ranks.is_main, group=ranks.background)
+        if not ranks.is_main:
+            return None
+        self._engine.task.save(self._engine.model, folder, snapshot.weights)
+        return self._committer.commit(
+            cursor.step,
+            folder,
+            metrics=cursor.metrics,
+            inputs=[f"sha256:{snapshot.fingerprint}"] if snapshot.fingerprint else [],
+            lineage=snapshot.lineage,
+        )
+
+    def _stage(self, step: int) -> Path:
+        """The folder to write into, made by rank 0 and known to all. Raises WorkerError on all alike."""
+        ranks = self._engine.ranks
+        said: list[Any] = [None]
+        if ranks.is_main:
+            try:
+                folder = self._committer.stage(step)
+                (folder / FOLDER / "optimizer").mkdir(parents=True)
+                said = [str(folder)]
+            except (NexaError, OSError) as error:
+                said = [error if isinstance(error, NexaError) else WorkerError(f"{folder} can't be written: {error}")]
+        if ranks.background is not None:
+            dist.broadcast_object_list(said, src=0, group=ranks.background)
+        if isinstance(said[0], NexaError):
+            raise said[0]
+        return Path(said[0])
+
+    def _agree(self) -> None:
+        """Raise on every rank where one of them failed."""
+        error, self._error = self._error, None
+        if error is not None and not isinstance(error, Exception):
+            raise error
+        failed = self._engine.ranks.any(error is not None)
+        if error is not None:
+            raise error
+        if failed:
+            raise WorkerError("another rank could not save a checkpoint", hint="its log says why: nexa logs")
+
+
+def require_same_run(engine: TrainingEngine, saved: Cursor) -> None:
+    """Refuse to continue with other data or batches. Raises UserError."""
+    now = make_cursor(engine)
+    changed = [
+        f"{key} was {getattr(saved, key)} and is {getattr(now, key)}"
+        for key in ("dataset_hash", "rows", "global_batch_size", "seed", "total_steps")
+        if getattr(saved, key) != getattr(now, key)
+    ]
+    if changed:
+        raise UserError(
+            f"the run can't continue exactly: {'; '.join(changed)}",
+            hint="restore the data and recipe of the run, or start a new run with its checkpoint as model.name",
+        )
+
+
+def make_cursor(engine: TrainingEngine) -> Cursor:
+    """Where the engine stands."""
+    numbers: dict[str, Any] = {
+        "step": engine.step,
+        "tokens_seen": engine.units_seen,
+        "total_steps": engine.source.total_steps,
+        "dataset_hash": engine.data_module.fingerprint(),
+        "rows": engine.source.n_rows,
+        "global_batch_size": engine.plan.global_batch_size,
+        "seed": engine.recipe.training.seed,
+        "cpu_matmul": engine.matmul.library,
+    }
+    return Cursor(**numbers, metrics=dict(engine.metrics))

@@ -1,0 +1,1 @@
+"""Tasks: what is trained, and how one batch becomes a loss. `base.py` is the contract."""
