@@ -146,7 +146,7 @@ class SlurmScheduler(Scheduler):
         """Return nodes, partitions and this user's jobs."""
         from nexa_slurm.cluster import cluster_view
 
-        return cluster_view(self._queue.snapshot(newer_than=self._acted_at))
+        return cluster_view(self._queue, self._queue.snapshot(newer_than=self._acted_at))
 
     def _look_for(self, attempt: Attempt, error: ControllerError) -> JobRef:
         """The job of an sbatch that gave no answer, if the queue comes to show it."""
