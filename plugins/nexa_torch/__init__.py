@@ -14,11 +14,8 @@ _EXPORTS = {
     "CallbackContext": "callbacks.base",
     "ChatDataModule": "data.language",
     "CheckpointCallback": "callbacks.checkpoint",
-<<<<<<< HEAD
     "Config": "config",
-=======
     "DeviceManager": "distributed.devices",
->>>>>>> dist
     "EarlyStopping": "callbacks.early_stopping",
     "EarlyStoppingCallback": "callbacks.early_stopping",
     "GradientSynchronizer": "distributed.synchronize",
@@ -45,13 +42,10 @@ _EXPORTS = {
     "TrainingTask": "tasks.base",
     "build_optimizer": "optimizers",
     "build_scheduler": "schedules",
-<<<<<<< HEAD
     "get_pretraining_config": "presets",
     "get_qlora_config": "presets",
     "load_training_config": "training_config",
-=======
     "detect_environment": "distributed.environment",
->>>>>>> dist
     "make_loader": "data.module",
     "row_loader": "data.module",
 }

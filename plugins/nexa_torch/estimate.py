@@ -81,7 +81,11 @@ def estimate(recipe: Recipe, resources: Resources) -> Estimate:
     activations = activation_bytes(recipe, sizes, tokens)
     if recipe.training.max_steps is None:
         notes.append("the number of steps depends on the data; --dry-run counts it")
-    held = {"weights": total * _FP32, "gradients": trained * _FP32, "optimizer": state}
+    held = {
+        "weights": _weight_bytes(recipe, sizes, total),
+        "gradients": trained * _FP32,
+        "optimizer": 0 if recipe.optimizer.offload else state,
+    }
     if recipe.distributed.strategy == "fsdp" and resources.world_size > 1:
         held = _sharded(recipe, sizes, held, resources.world_size)
     if recipe.checkpointing.async_save and not recipe.cluster.gpus_per_node:
@@ -91,16 +95,9 @@ def estimate(recipe: Recipe, resources: Resources) -> Estimate:
         trainable_parameters=trained,
         memory_bytes={
             "libraries": _LIBRARY_BYTES,
-<<<<<<< HEAD
-            "weights": _weight_bytes(recipe, sizes, total),
-            "gradients": trained * _FP32,
-            "optimizer": 0 if recipe.optimizer.offload else state,
+            **held,
             "activations": activations // sizes.layers if recipe.training.activation_offload else activations,
             "matmul": _matmul_bytes(recipe, resources, activations),
-=======
-            **held,
-            "activations": _activation_bytes(recipe, sizes),
->>>>>>> dist
             "logits": _logit_bytes(recipe, sizes),
         },
         checkpoint_bytes=saved + _TOKENIZER_BYTES,

@@ -52,11 +52,7 @@ class TrainingEngine:
 
     recipe: how long, in which batches and how often. run_dir, events, checkpoints: of the run it belongs
     to; checkpoints is None where nothing is to be saved. model, criterion, optimizer, scheduler, source,
-<<<<<<< HEAD
-    precision, strategy, ranks: what is trained with, from `run` on.
-=======
     precision, strategy, ranks, parameters: what is trained with, from `run` on.
->>>>>>> dist
     """
 
     model: nn.Module
