@@ -29,7 +29,7 @@ def find_problems(recipe: Recipe) -> list[Problem]:
     except (PluginError, ImportError, AttributeError) as error:
         hint = error.hint if isinstance(error, PluginError) else None
         return [Problem(path="method", message=str(error), hint=hint)]
-    of_task = (_model, _data, _adapter, _compile) if LANGUAGE in task.capabilities else (own,)
+    of_task = (_model, _data, _stream, _adapter, _compile) if LANGUAGE in task.capabilities else (own,)
     checks: tuple[_Check, ...] = (*of_task, _packages, _optimizer, _evaluation, _devices, _sharding)
     return [problem for check in checks for problem in check(recipe)]
 
