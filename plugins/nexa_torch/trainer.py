@@ -31,10 +31,10 @@ from nexa.settings import get_settings
 from nexa_torch.callbacks.base import Callback, CallbackContext
 from nexa_torch.config import Config
 from nexa_torch.data.given import Collate, GivenDataModule, require_dataset
+from nexa_torch.distributed.ranks import Ranks
 from nexa_torch.engine.evaluation import evaluate
 from nexa_torch.engine.precision import Precision
 from nexa_torch.options import recipe_from_document
-from nexa_torch.distributed.ranks import Ranks
 from nexa_torch.run import run_task
 from nexa_torch.tasks.given import GivenModelTask
 from nexa_torch.tasks.registry import BACKEND, SCRIPT, load_data_module, load_task
