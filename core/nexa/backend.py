@@ -172,13 +172,15 @@ class RunResult:
     """What `Backend.run` returns on every rank.
 
     step: optimizer steps done over all attempts. metrics: final figures ("loss", "eval_loss",
-    "perplexity"). checkpoint: name of the last committed checkpoint artifact, None if none.
+    "perplexity"). checkpoint: name of the last committed checkpoint artifact, None if none. reason: why
+    a completed run ended before its last step, else empty.
     """
 
     state: RunState
     step: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     checkpoint: str | None = None
+    reason: str = ""
 
 
 class ChatSession(ABC):

@@ -22,7 +22,7 @@ from nexa.errors import UserError
 from nexa.prepared import cache_root
 from nexa_torch.architectures import ARCHITECTURES
 from nexa_torch.data.locate import store_in_cache
-from nexa_torch.loss import cross_entropy_of_logits, linear_cross_entropy
+from nexa_torch.loss import IGNORED, cross_entropy_of_logits, linear_cross_entropy, sample_targets
 from nexa_torch.sources import ModelSource, resolve_source
 
 if TYPE_CHECKING:
@@ -67,12 +67,6 @@ class LanguageModel:
         parameters = list(self.network.parameters())
         return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
-    def recompute_activations(self) -> None:
-        """Keep block inputs only and compute the rest again in the backward pass."""
-        # Transformers before 5.20 know this under its older name alone.
-        enable = getattr(self.network, "activation_checkpointing_enable", None)
-        (enable or self.network.gradient_checkpointing_enable)({"use_reentrant": False})
-
     def hidden_states(self, input_ids: Tensor, positions: Tensor | None) -> Tensor:
         """Output of the last block, after the final norm: [rows, width, d_model].
 
@@ -90,6 +84,18 @@ class LanguageModel:
         arguments = {"position_ids": batch["positions"]} if self.takes_positions else {}
         logits = self.network(input_ids=batch["input_ids"], use_cache=False, **arguments).logits
         return cross_entropy_of_logits(logits, batch["labels"], scale=scale)
+
+    @torch.no_grad()
+    def sample_labels(self, batch: dict[str, Tensor], *, chunk: int) -> Tensor:
+        """The labels of a batch, each replaced by a token drawn from the model's own prediction there."""
+        if self.fused_head:
+            hidden = self.hidden_states(batch["input_ids"], batch["positions"])
+            head = self.network.get_output_embeddings()
+            return sample_targets(hidden, head.weight, batch["labels"], bias=head.bias, chunk=chunk)
+        arguments = {"position_ids": batch["positions"]} if self.takes_positions else {}
+        logits = self.network(input_ids=batch["input_ids"], use_cache=False, **arguments).logits
+        drawn = torch.multinomial(logits.flatten(0, -2).float().softmax(-1), 1).view_as(batch["labels"])
+        return torch.where(batch["labels"] == IGNORED, batch["labels"], drawn)
 
 
 def load_model(
@@ -231,6 +237,8 @@ def apply_lora(
 
     targets = section.target_modules
     config = LoraConfig(
+        use_dora=section.use_dora,
+        use_rslora=section.use_rslora,
         r=section.rank,
         lora_alpha=section.alpha,
         lora_dropout=section.dropout,

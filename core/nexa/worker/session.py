@@ -232,7 +232,7 @@ class WorkerSession:
             return ""
 
     def _record_result(self, result: RunResult) -> None:
-        document = {**asdict(result), "reason": self._stop_reason() if result.state == "stopped" else ""}
+        document = {**asdict(result), "reason": self._stop_reason() if result.state == "stopped" else result.reason}
         document["metrics"] = {
             name: value if value is not None and abs(value) < float("inf") else None
             for name, value in result.metrics.items()
