@@ -17,8 +17,8 @@ _INTRODUCTION = f"""\
 
 <!-- Made by `make docs` from the code; do not edit. -->
 
-`Config`, `TrainingConfig` and the flags and variables of `nexa train` are views of the [recipe](recipe.md): each of their
-names stands for a recipe key, whose type, default and rules hold. A wrong name is an error that says the nearest one.
+`Config`, `TrainingConfig` and the flags and variables of `nexa train` are views of the [recipe](recipe.md): each of
+their names stands for a recipe key, whose type, default and rules hold. A wrong name is an error that says the nearest.
 How they are used: [Train from Python](../how-to/train-from-python.md).
 
 ## Config
@@ -78,7 +78,7 @@ def page() -> str:
         "",
         *_table(("Flag", "Recipe key", "Takes back"), launch),
         "",
-        f"`--task` and `{VARIABLE_PREFIX}TASK` set `method`; `--config` and `{VARIABLE_PREFIX}CONFIG` name the YAML file."
+        f"`--task` and `{VARIABLE_PREFIX}TASK` set `method`; `--config` and `{VARIABLE_PREFIX}CONFIG` name the file."
         " Strongest first: flags, `key.path=value`, variables, the file, defaults.",
         "",
         "## TrainingConfig",
