@@ -125,7 +125,7 @@ def restore_trainer(
     *,
     group: ProcessGroup | None = None,
 ) -> None:
-    """Put the saved state of a run into fresh objects, in place; on all ranks alike.
+    """Put the saved state of optimizer, schedule, precision and callbacks into fresh ones, on all ranks alike.
 
     The state may have been saved by any number of ranks, copies or shards. Raises WorkerError where it
     belongs to other parameters or another optimizer.

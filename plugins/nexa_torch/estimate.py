@@ -81,14 +81,21 @@ def estimate(recipe: Recipe, resources: Resources) -> Estimate:
     activations = activation_bytes(recipe, sizes, tokens)
     if recipe.training.max_steps is None:
         notes.append("the number of steps depends on the data; --dry-run counts it")
+    held = {
+        "weights": _weight_bytes(recipe, sizes, total),
+        "gradients": trained * _FP32,
+        "optimizer": 0 if recipe.optimizer.offload else state,
+    }
+    if recipe.distributed.strategy == "fsdp" and resources.world_size > 1:
+        held = _sharded(recipe, sizes, held, resources.world_size)
+    if recipe.checkpointing.async_save and not recipe.cluster.gpus_per_node:
+        held["copy being saved"] = saved
     return Estimate(
         parameters=total,
         trainable_parameters=trained,
         memory_bytes={
             "libraries": _LIBRARY_BYTES,
-            "weights": _weight_bytes(recipe, sizes, total),
-            "gradients": trained * _FP32,
-            "optimizer": 0 if recipe.optimizer.offload else state,
+            **held,
             "activations": activations // sizes.layers if recipe.training.activation_offload else activations,
             "matmul": _matmul_bytes(recipe, resources, activations),
             "logits": _logit_bytes(recipe, sizes),
@@ -97,6 +104,21 @@ def estimate(recipe: Recipe, resources: Resources) -> Estimate:
         total_steps=recipe.training.max_steps,
         notes=notes,
     )
+
+
+def _sharded(recipe: Recipe, sizes: ModelSizes, held: dict[str, int], processes: int) -> dict[str, int]:
+    """What each process holds of a sharded model, and the weights put together at the same time.
+
+    Those are the outermost group's (embedding, head, final norm) and of the blocks two, the one in use
+    and the next, or all where they stay after the forward pass.
+    """
+    outermost = sizes.vocabulary * sizes.width * (1 if sizes.tied else 2) + sizes.width
+    block = (sizes.parameters - outermost) // sizes.layers
+    together = min(2, sizes.layers) if recipe.distributed.reshard_after_forward else sizes.layers
+    whole = (outermost + together * block) * (_FP32 if recipe.training.precision in ("fp32", "tf32") else 2)
+    if recipe.distributed.cpu_offload and recipe.cluster.gpus_per_node:
+        return {"gathered weights": whole}
+    return {**{name: -(-size // processes) for name, size in held.items()}, "gathered weights": whole}
 
 
 def adapter_parameters(recipe: Recipe, sizes: ModelSizes) -> int:

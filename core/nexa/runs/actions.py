@@ -117,11 +117,7 @@ def resume(run: Run, *, checkpoint: str | None = None, force: bool = False) -> A
     """
     from nexa.recipe.schema import Recipe
 
-    previous = run.latest_attempt
-    status = run_status(run)
-    _refuse_resume(run, status, force=force)
-    checkpoint = newest_checkpoint(run) if checkpoint is None else _own_checkpoint(run, checkpoint)
-    number = previous.number + 1 if previous else 1
+    number, checkpoint, reason = resumption(run, checkpoint=checkpoint, force=force)
     plan = run.plan
     scheduler = _scheduler(run.document["scheduler"])
     submission = scheduler.plan(
@@ -130,10 +126,21 @@ def resume(run: Run, *, checkpoint: str | None = None, force: bool = False) -> A
         LaunchSpec(**plan["launch"]),
         Resources(**plan["resources"]),
     )
-    reason = f"resumes from {checkpoint or 'the beginning, since it has no checkpoint'}"
     attempt = run.create_attempt(number, resume_from=checkpoint, reason=reason)
     submit_attempt(run, attempt, scheduler, submission)
     return attempt
+
+
+def resumption(run: Run, *, checkpoint: str | None = None, force: bool = False) -> tuple[int, str | None, str]:
+    """Number of the attempt that continues a run, the checkpoint it starts from, and that in words.
+
+    Raises RunError as `resume` does.
+    """
+    previous = run.latest_attempt
+    _refuse_resume(run, run_status(run), force=force)
+    checkpoint = newest_checkpoint(run) if checkpoint is None else _own_checkpoint(run, checkpoint)
+    reason = f"resumes from {checkpoint or 'the beginning, since it has no checkpoint'}"
+    return previous.number + 1 if previous else 1, checkpoint, reason
 
 
 def _refuse_resume(run: Run, status: RunStatus, *, force: bool) -> None:
