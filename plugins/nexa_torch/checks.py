@@ -30,7 +30,7 @@ def find_problems(recipe: Recipe) -> list[Problem]:
         hint = error.hint if isinstance(error, PluginError) else None
         return [Problem(path="method", message=str(error), hint=hint)]
     of_task = (_model, _data, _stream, _adapter, _compile) if LANGUAGE in task.capabilities else (own,)
-    checks: tuple[_Check, ...] = (*of_task, _packages, _optimizer, _evaluation, _devices, _sharding)
+    checks: tuple[_Check, ...] = (*of_task, _packages, _optimizer, _evaluation, _devices, _sharding, _on_shards)
     return [problem for check in checks for problem in check(recipe)]
 
 
@@ -156,6 +156,32 @@ def _optimizer(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(
             path="optimizer.scheduler.warmup_steps",
             message=f"{schedule.warmup_steps} warm-up steps are more than the run's {steps}",
+        )
+
+
+def _on_shards(recipe: Recipe) -> Iterator[Problem]:
+    """What does not work on shards of weights."""
+    if recipe.distributed.strategy != "fsdp":
+        return
+    kind = OPTIMIZERS.get(recipe.optimizer.name)
+    if kind is not None and not kind.elementwise:
+        fitting = ", ".join(name for name, kind in OPTIMIZERS.items() if kind.elementwise)
+        yield Problem(
+            path="optimizer.name",
+            message=f"{recipe.optimizer.name} needs whole matrices and fsdp shards them",
+            hint=f"set distributed.strategy=ddp, or an optimizer for shards: {fitting}",
+        )
+    if recipe.optimizer.offload:
+        yield Problem(
+            path="optimizer.offload",
+            message="fsdp has an offload of its own",
+            hint="set distributed.cpu_offload=true and optimizer.offload=false",
+        )
+    if recipe.adapter is not None and recipe.adapter.type == "qlora":
+        yield Problem(
+            path="adapter.type",
+            message="4-bit weights can't be sharded",
+            hint="set distributed.strategy=ddp, or adapter.type=lora",
         )
 
 
