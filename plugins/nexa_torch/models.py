@@ -309,18 +309,27 @@ def save_model(
             generation.eos_token_id = stop_tokens(model.network, tokenizer)
         model.network.save_pretrained(folder, state_dict=dict(weights))
     else:
-        # PEFT wraps the network twice and names what lies below accordingly.
-        state = {f"base_model.model.{name}": value for name, value in weights.items()}
-        model.adapter.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
-        # PEFT adds a model card of empty headings; the manifest says what this is.
-        (folder / "README.md").unlink(missing_ok=True)
-        # PEFT keeps target modules as a set, whose order changes from process to process.
-        config = folder / "adapter_config.json"
-        values = json.loads(config.read_text(encoding="utf-8"))
-        if isinstance(values["target_modules"], list):
-            values["target_modules"].sort()
-        config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        save_adapter(model, folder, weights)
     tokenizer.save_pretrained(folder)
+
+
+def save_adapter(model: LanguageModel, folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write a model's adapter into `folder` as PEFT reads it, the same bytes from every process.
+
+    weights: at least the trained ones of `model.network`, by their names in its state.
+    """
+    assert model.adapter is not None, "the model has no adapter"
+    # PEFT wraps the network twice and names what lies below accordingly.
+    state = {f"base_model.model.{name}": value for name, value in weights.items()}
+    model.adapter.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
+    # PEFT adds a model card of empty headings; the manifest says what this is.
+    (folder / "README.md").unlink(missing_ok=True)
+    # PEFT keeps target modules as a set, whose order changes from process to process.
+    config = folder / "adapter_config.json"
+    values = json.loads(config.read_text(encoding="utf-8"))
+    if isinstance(values["target_modules"], list):
+        values["target_modules"].sort()
+    config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def stop_tokens(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

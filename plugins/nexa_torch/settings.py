@@ -38,9 +38,6 @@ _LANGUAGE_KEYS = (
 """What language models and text data alone have; another task heeds those that its spec names."""
 
 
-_Rule = Callable[[Recipe], "str | None"]
-
-
 def answer_settings(recipe: Recipe) -> Sequence[SettingAnswer]:
     """Answer for every leaf of the recipe schema, in schema order."""
     answers = []

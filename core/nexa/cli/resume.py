@@ -22,7 +22,7 @@ from nexa.cli.runref import run_argument
     "--from",
     "checkpoint",
     metavar="CHECKPOINT",
-    help="Continue from this checkpoint of the run, such as step-00000100.",
+    help="Continue from this one of its checkpoints, such as step-00000100.",
 )
 @click.option("--force", is_flag=True, help="Also when the run only looks lost (lost?, stale).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")

@@ -119,11 +119,7 @@ def resume(run: Run, *, checkpoint: str | None = None, overrides: Sequence[str] 
     from nexa.recipe.schema import Recipe
     from nexa.runs.replanning import replan
 
-    previous = run.latest_attempt
-    status = run_status(run)
-    _refuse_resume(run, status, force=force)
-    checkpoint = newest_checkpoint(run) if checkpoint is None else _own_checkpoint(run, checkpoint)
-    number = previous.number + 1 if previous else 1
+    number, checkpoint, reason = resumption(run, checkpoint=checkpoint, force=force)
     changed = replan(run, overrides) if overrides else None
     plan = changed or run.plan
     scheduler = _scheduler(run.document["scheduler"])
@@ -133,12 +129,23 @@ def resume(run: Run, *, checkpoint: str | None = None, overrides: Sequence[str] 
         LaunchSpec(**plan["launch"]),
         Resources(**plan["resources"]),
     )
-    reason = f"resumes from {checkpoint or 'the beginning, since it has no checkpoint'}"
     if overrides:
         reason += f", with {' '.join(overrides)}"
     attempt = run.create_attempt(number, resume_from=checkpoint, reason=reason, plan=changed)
     submit_attempt(run, attempt, scheduler, submission)
     return attempt
+
+
+def resumption(run: Run, *, checkpoint: str | None = None, force: bool = False) -> tuple[int, str | None, str]:
+    """Number of the attempt that continues a run, the checkpoint it starts from, and that in words.
+
+    Raises RunError as `resume` does.
+    """
+    previous = run.latest_attempt
+    _refuse_resume(run, run_status(run), force=force)
+    checkpoint = newest_checkpoint(run) if checkpoint is None else _own_checkpoint(run, checkpoint)
+    reason = f"resumes from {checkpoint or 'the beginning, since it has no checkpoint'}"
+    return previous.number + 1 if previous else 1, checkpoint, reason
 
 
 def _refuse_resume(run: Run, status: RunStatus, *, force: bool) -> None:

@@ -10,6 +10,7 @@ from textual.screen import Screen
 
 from nexa.tui.ascii_filter import AsciiFilter
 from nexa.tui.keys import bindings, check_keymap
+from nexa.tui.palette import NexaCommands
 from nexa.tui.screens import SCREENS, entry_named
 from nexa.tui.services import Services
 from nexa.tui.themes import THEMES
@@ -30,7 +31,7 @@ class NexaApp(App[None]):
     TITLE = "nexa"
     CSS_PATH = "nexa.tcss"
     BINDINGS = bindings("global")
-    ENABLE_COMMAND_PALETTE = True
+    COMMANDS = {NexaCommands}
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide"), (150, "-very-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]
 

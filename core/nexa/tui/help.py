@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 from rich.text import Text
-from textual.app import ComposeResult
+from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
@@ -22,6 +22,8 @@ class HelpScreen(ModalScreen[None]):
     def __init__(self, screen_name: str) -> None:
         super().__init__()
         self._shown = screen_name
+        self.tables: list[Table] = []
+        """The tables of keys, one a heading."""
 
     def compose(self) -> ComposeResult:
         """Headings and keys."""
@@ -32,7 +34,8 @@ class HelpScreen(ModalScreen[None]):
             yield Static(entry.summary, classes="summary")
             for scope in (*entry.scopes, "global"):
                 yield Static(HEADINGS[scope], classes="heading")
-                yield Static(self._table(KEYS[scope]))
+                self.tables.append(self._table(KEYS[scope]))
+                yield Static(self.tables[-1])
 
     def _table(self, keys: tuple[Key, ...]) -> Table:
         table = Table.grid(padding=(0, 2, 0, 0))
@@ -40,7 +43,11 @@ class HelpScreen(ModalScreen[None]):
         table.add_column(ratio=1)
         table.add_column(style="dim", no_wrap=True)
         for key in keys:
-            names = self.app._keymap.get(key.id, key.keys)
-            shown = " ".join(self.app.get_key_display(Binding(name.strip(), "")) for name in names.split(","))
-            table.add_row(Text(shown, style="bold"), Text(key.text), Text(key.id))
+            table.add_row(Text(keys_in_words(self.app, key), style="bold"), Text(key.text), Text(key.id))
         return table
+
+
+def keys_in_words(app: App[None], key: Key) -> str:
+    """The keys that a binding is on now, as the footer shows them."""
+    names = app._keymap.get(key.id, key.keys)
+    return " ".join(app.get_key_display(Binding(name.strip(), "")) for name in names.split(","))

@@ -31,6 +31,9 @@ from nexa.worker.stop import StopRequests
 PLAN_SCHEMA = 1
 HEARTBEAT_SECONDS = 10.0
 
+Train = Callable[[RunContext], RunResult]
+"""What a worker does with its run: `Backend.run`, or a function in its place."""
+
 _log = logging.getLogger("nexa.worker")
 
 
@@ -74,21 +77,29 @@ class Heartbeat(threading.Thread):
 
 
 class WorkerSession:
-    """Runs the backend of one worker with events, stop requests, checkpoints and observers around it."""
+    """Runs the backend of one worker with events, stop requests, checkpoints and observers around it.
 
-    def __init__(self, place: WorkerPlace) -> None:
+    train: what is run in place of the plan's backend, where the caller brings its own model and data.
+    on_interrupt: called at the first Ctrl-C; the second then raises KeyboardInterrupt.
+    """
+
+    def __init__(
+        self, place: WorkerPlace, *, train: Train | None = None, on_interrupt: Callable[[], None] | None = None
+    ) -> None:
         self._place = place
+        self._run_backend = train
         self._plan = read_plan(place.run_dir, place.attempt)
         self._run_id = str(self._plan["run_id"])
         self._is_main = place.rank == 0
-        self._stop = StopRequests(place.attempt_dir)
+        self._stop = StopRequests(place.attempt_dir, on_interrupt=on_interrupt)
         self._observers: Observers | None = None
         self._events = EventWriter(place.events_path, listener=self._forward, clean=redactor())
 
     def run(self) -> RunResult:
         """Train and record how it went. Raises what the backend raises."""
         place = self._place
-        self._stop.install()
+        if threading.current_thread() is threading.main_thread():
+            self._stop.install()
         self._record_process()
         if self._is_main:
             # Before the first event, which observers shall see too.
@@ -151,9 +162,8 @@ class WorkerSession:
             resume_from=resume.folder if resume else None,
             lineage=lineage,
         )
-        backend = create(plan["launch"]["factory"])
-        result: RunResult = backend.run(context)
-        return result
+        train: Train = self._run_backend or create(plan["launch"]["factory"]).run
+        return train(context)
 
     def _committer(self, store: Any, lineage: Mapping[str, Any]) -> StoreCommitter:
         recipe = self._plan["recipe"]
@@ -223,7 +233,7 @@ class WorkerSession:
             return ""
 
     def _record_result(self, result: RunResult) -> None:
-        document = {**asdict(result), "reason": self._stop_reason() if result.state == "stopped" else ""}
+        document = {**asdict(result), "reason": self._stop_reason() if result.state == "stopped" else result.reason}
         document["metrics"] = {
             name: value if value is not None and abs(value) < float("inf") else None
             for name, value in result.metrics.items()

@@ -23,13 +23,14 @@ def estimate_curvature(
     weight: labels of the batch over all ranks. Leaves no gradients behind. An estimate whose fp16
     gradients overflow is left out; the next one comes in its turn.
     """
-    for part in window.microbatches:
+    for part, last in engine.strategy.passes(window.microbatches, engine.source.idle_batch):
         torch.manual_seed(dropout_seed(engine.recipe.training.seed, step, part.number))
         batch = to_device(part.batch, engine.ranks.device)
         with engine.precision.autocast():
             mean = engine.task.sampled_step(batch, engine.model, engine.criterion)
-        engine.precision.backward(mean * (part.weight / max(1, weight)))
-    engine.ranks.sum_gradients(engine.parameters)
+        with engine.strategy.last_backward(last):
+            engine.precision.backward(mean * (part.weight / max(1, weight)))
+    engine.strategy.sum_gradients()
     engine.precision.unscale(engine.parameters)
     if engine.precision.scale is None or engine.precision.finite(engine.parameters):
         optimizer.update_curvature(weight)

@@ -227,9 +227,10 @@ class TrainingEngine:
         if self.saver is not None:
             self._saved(self.saver.finish())
         state = RunState.COMPLETED if ctx.step >= ctx.total_steps or self._early else RunState.STOPPED
-        if self._early and ctx.step < ctx.total_steps:
-            ctx.write("message", level="info", text=f"training ended at step {ctx.step}: {self._early}")
-        return RunResult(state=state, step=ctx.step, metrics=ctx.metrics, checkpoint=ctx.checkpoint)
+        reason = self._early if self._early and ctx.step < ctx.total_steps else ""
+        if reason:
+            ctx.write("message", level="info", text=f"training ended at step {ctx.step}: {reason}")
+        return RunResult(state=state, step=ctx.step, metrics=ctx.metrics, checkpoint=ctx.checkpoint, reason=reason)
 
     def _step(self, window: Window) -> bool:
         """One optimizer step, then the records and evaluations due behind it; returns whether to save."""

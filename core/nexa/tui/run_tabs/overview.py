@@ -128,20 +128,16 @@ def _figures(snapshot: RunSnapshot) -> Iterator[tuple[str, str, str]]:
     """Names, values and additions of the five figures."""
     metrics = snapshot.status.metrics
     best = _best_evaluation(snapshot.curves)
-    yield (
-        "loss",
-        units.figure(metrics.get("loss")),
-        f"eval {units.figure(metrics['eval_loss'])}" * ("eval_loss" in metrics),
-    )
+    yield "loss", units.figure(metrics.get("loss")), _named("eval", metrics.get("eval_loss"))
     yield "best eval loss", units.figure(best[0]) if best else "", f"step {best[1]:.0f}" if best else ""
     rate = metrics.get("tokens_per_second")
     yield "tokens/s", "" if rate is None else f"{rate:,.0f}", _seconds_a_step(metrics.get("step_seconds"))
     yield "memory", *_memory(snapshot)
-    yield (
-        "learning rate",
-        units.figure(metrics.get("lr")),
-        f"norm {units.figure(metrics.get('grad_norm'))}" * ("grad_norm" in metrics),
-    )
+    yield "learning rate", units.figure(metrics.get("lr")), _named("norm", metrics.get("grad_norm"))
+
+
+def _named(name: str, value: float | None) -> str:
+    return "" if value is None else f"{name} {units.figure(value)}"
 
 
 def _seconds_a_step(seconds: float | None) -> str:

@@ -113,11 +113,8 @@ def _curves(readings: Readings) -> Curves:
     times = np.array(readings.times, dtype=np.float64)
     times = np.maximum.accumulate(times - times[0])
     x = {"time": times}
-    charts = [
-        ChartData(
-            _TITLES.get(name, name),
-            Curve(name, x, np.array([np.nan if v is None else v for v in values], dtype=np.float64)),
-        )
-        for name, values in readings.series.items()
-    ]
+    charts = []
+    for name, values in readings.series.items():
+        numbers = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+        charts.append(ChartData(_TITLES.get(name, name), Curve(name, x, numbers)))
     return Curves(charts=charts, resumes={"time": np.empty(0)})
