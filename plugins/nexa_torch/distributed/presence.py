@@ -19,7 +19,7 @@ from nexa.errors import NexaError, UserError, WorkerError
 from nexa.worker.identity import Liveness, ProcessIdentity
 
 BEAT_SECONDS = 2.0
-_SILENT_SECONDS = 10.0
+_SILENT_SECONDS = 3 * BEAT_SECONDS
 _POLL_SECONDS = 0.05
 _FAILURE_GRACE_SECONDS = 3.0
 
