@@ -301,7 +301,8 @@ def test_a_script_under_torchrun_is_one_run_of_two_processes(tmp_path: Path) -> 
         "settings = args(max_steps=6, batch_size=4)\n"
         "trainer = Trainer(model=network(), args=settings, train_dataset=regression_rows(), callbacks=[recorder])\n"
         "output = trainer.train()\n"
-        "again = Trainer(model=network(), args=args(max_steps=1, batch_size=4), train_dataset=regression_rows()).train()\n"
+        "one = args(max_steps=1, batch_size=4)\n"
+        "again = Trainer(model=network(), args=one, train_dataset=regression_rows()).train()\n"
         "assert again.global_step == 1 and again.run_id != output.run_id\n"
         "Path(f'rank{os.environ[\"RANK\"]}.json').write_text(json.dumps([output.run_id, recorder.losses]))\n"
     )
