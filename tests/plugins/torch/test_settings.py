@@ -50,14 +50,10 @@ def _problems(recipe: Recipe) -> dict[str, str]:
         ({"optimizer": {"name": "schedule_free"}}, "optimizer.scheduler.name", "optimizer.scheduler=constant"),
         (
             {"optimizer": {"name": "muon"}, "distributed": {"strategy": "fsdp"}},
-            "distributed.strategy",
-            "one of: adamw, lion, sophia",
+            "optimizer.name",
+            "for shards: adamw, lion",
         ),
-        (
-            {"adapter": {"type": "qlora"}, "distributed": {"strategy": "fsdp"}},
-            "distributed.strategy",
-            "can't be divided",
-        ),
+        ({"adapter": {"type": "qlora"}, "distributed": {"strategy": "fsdp"}}, "adapter.type", "can't be sharded"),
         ({"adapter": {}}, "adapter", "random weights"),
         (
             {"cluster": {"gpus_per_node": 2, "processes_per_node": 3}},
