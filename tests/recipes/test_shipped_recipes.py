@@ -10,6 +10,7 @@ import pytest
 from nexa.batch import resolve_batch
 from nexa.recipe.flags import flags_to_keys
 from nexa.recipe.load import load_recipe
+from nexa.uris import is_uri
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
@@ -48,7 +49,7 @@ def test_each_loads_and_describes_itself(name: str) -> None:
     recipe = load_recipe(RECIPES / f"{name}.yaml").recipe
     assert recipe.description
     assert recipe.tags
-    assert Path(recipe.data.remote_uri).is_file()
+    assert is_uri(recipe.data.remote_uri) or Path(recipe.data.remote_uri).is_file()
     resolve_batch(recipe.training, max(1, recipe.cluster.gpus_per_node))
 
 

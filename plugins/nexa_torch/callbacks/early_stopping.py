@@ -71,7 +71,7 @@ class EarlyStopping(Callback):
             self.waited += 1
             if self.waited >= self.patience:
                 ctx.stop(
-                    f"{self.monitor} did not improve in {self.patience} evaluations; "
+                    f"{self.monitor} did not improve in {self.patience} evaluation{'s' * (self.patience > 1)}; "
                     f"the best was {_number(self.best)} at step {self.best_step}"
                 )
         if self.waited >= self.patience or ctx.step >= ctx.total_steps:

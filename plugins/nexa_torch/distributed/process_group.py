@@ -55,7 +55,7 @@ def process_group(
 @contextmanager
 def join(place: RankEnvironment, choice: DeviceChoice, *, timeout: float) -> Iterator[Ranks]:
     """Form the group of more than one process; see `process_group`."""
-    store = _meet(place, timeout)
+    store = meet(place, timeout)
     presence = join_roll(
         dist.PrefixStore("nexa/roll", store),
         rank=place.rank,
@@ -98,7 +98,7 @@ def join(place: RankEnvironment, choice: DeviceChoice, *, timeout: float) -> Ite
             dist.destroy_process_group()
 
 
-def _meet(place: RankEnvironment, timeout: float) -> Store:
+def meet(place: RankEnvironment, timeout: float) -> Store:
     """The store that all processes meet at; rank 0 holds it unless torchrun already does."""
     if place.master_addr is None:
         raise WorkerError("several processes were started without MASTER_ADDR, so they can't meet")

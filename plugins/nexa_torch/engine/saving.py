@@ -15,6 +15,7 @@ from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from nexa.errors import NexaError, UserError, WorkerError
 from nexa_torch.checkpoint import FOLDER, Cursor, TrainerSnapshot, take_snapshot, write_trainer
+from nexa_torch.optimizers.weights import evaluation_weights
 
 if TYPE_CHECKING:
     from nexa.worker.context import CheckpointCommitter
@@ -60,9 +61,11 @@ class Saver:
         when a save failed on one.
         """
         completed = self.finish()
-        snapshot = self._take()
+        with evaluation_weights(self._engine.optimizer):
+            snapshot = self._take()
+            if not self._in_background:
+                self._work(snapshot)
         if not self._in_background:
-            self._work(snapshot)
             self._agree()
             return True
         self._thread = threading.Thread(target=self._work, args=(snapshot,), name="save-checkpoint", daemon=True)
@@ -97,7 +100,9 @@ class Saver:
         cursor = make_cursor(engine)
         trainer = None
         if engine.recipe.checkpointing.save_optimizer:
-            trainer = take_snapshot(cursor, engine.model, engine.optimizer, engine.scheduler, engine.callbacks)
+            trainer = take_snapshot(
+                cursor, engine.model, engine.optimizer, engine.scheduler, engine.callbacks, engine.precision
+            )
             if self._in_background:
                 trainer = self._staged(trainer)
         return Snapshot(
