@@ -20,7 +20,7 @@ from nexa.tui.services import Services
 from nexa.worker.identity import ProcessIdentity
 
 NOW = 1_800_000_000.0
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 12.0
 
 
 class RunSite:
