@@ -51,8 +51,15 @@ async def take(pilot: Any, name: str) -> None:
     picture = pilot.app.export_screenshot(title="nexa")
     # A picture in a page must not fetch fonts; without them the viewer's own monospace is used.
     picture = re.sub(r"\s*@font-face \{.*?\}", "", picture, flags=re.DOTALL)
+    for place, shown in ((HERE.parents[1], "~/nexa"), (Path.cwd(), "~/project")):
+        picture = re.sub(rf"<text [^>]*>[^<]*{re.escape(str(place))}[^<]*</text>", _renamed(str(place), shown), picture)
     (HERE / f"tui-{name}.svg").write_text(picture, encoding="utf-8")
     print(f"tui-{name}.svg")
+
+
+def _renamed(place: str, shown: str) -> Callable[[re.Match[str]], str]:
+    """Replaces a folder of this machine in one piece of text, whose length is then no longer given."""
+    return lambda text: re.sub(r' textLength="[^"]*"', "", text.group()).replace(place, shown)
 
 
 async def take_all() -> None:

@@ -13,8 +13,8 @@ _HEADER = """\
 <!-- Made by `python -m nexa.tui.reference`; remake it after changing a key. -->
 
 `nexa tui` opens it; its options are in the [command line reference](cli.md#nexa-tui), a first walk in the
-[tutorial](../tutorial/terminal-ui.md). It reads run directories and asks schedulers, so runs started elsewhere, by others
-or before it was opened show like its own. Closing it ends no run.
+[tutorial](../tutorial/terminal-ui.md). It reads run directories and asks schedulers, so runs started elsewhere, by
+others or before it was opened show like its own. Closing it ends no run.
 
 The mouse works too: click tabs, rows and charts, turn the wheel. `?` lists the keys that work where you are,
 `Ctrl+P` finds actions, recipes and runs by name.
@@ -40,7 +40,8 @@ The theme, pinned runs, and how each run's charts were looked at are kept in `$X
 ## Terminals
 
 It works from 80×24 up, over SSH, and in tmux. `--ascii` draws with ASCII characters only; `NO_COLOR=1` leaves out
-colours, and no state is told by colour alone. `T` goes through a dark, a light, a high-contrast and a colour-blind safe theme.
+colours, and no state is told by colour alone. `T` goes through a dark, a light, a high-contrast and a colour-blind safe
+theme.
 Text from recipes, logs, plugins and schedulers is shown with its control characters made visible, never obeyed.
 """
 

@@ -170,7 +170,7 @@ def test_from_recipe_to_comparison(project, terminal):
     second = RunStore(project / "runs").list()[0]
     _await_status(second, lambda status: not status.active)
     terminal.press("2")
-    terminal.await_text(run.run_id[:15], second.run_id[:15])
+    terminal.await_text("completed", "20/20", "killed", "/9000", "q Quit")
     terminal.press("Space", "Down", "Space", "c")
     shown = terminal.await_text("baseline", "max_steps")
     assert run.run_id in shown
