@@ -71,6 +71,11 @@ class SlurmScheduler(Scheduler):
         answer came and the queue does not show the job either.
         """
         begun = time.time()
+        if "\\" in str(attempt.run_dir):
+            raise UserError(
+                f"Slurm can't write logs below {attempt.run_dir}: there is a backslash in it",
+                hint="set NEXA_RUNS_DIR to another folder",
+            )
         try:
             answer = run_slurm(submission.argv, PYTHONSAFEPATH="1")
         except ControllerError as error:
@@ -141,7 +146,7 @@ class SlurmScheduler(Scheduler):
         """Return nodes, partitions and this user's jobs."""
         from nexa_slurm.cluster import cluster_view
 
-        return cluster_view(self._queue.snapshot(newer_than=self._acted_at))
+        return cluster_view(self._queue, self._queue.snapshot(newer_than=self._acted_at))
 
     def _look_for(self, attempt: Attempt, error: ControllerError) -> JobRef:
         """The job of an sbatch that gave no answer, if the queue comes to show it."""

@@ -35,7 +35,7 @@ class TestSlurmScheduler(SchedulerContract):
     ("cluster_section", "slurm_section", "words", "hint"),
     [
         ({}, {"partition": "absent"}, "nvalid partition", "high, low"),
-        ({"num_nodes": 40}, {}, "ode count", "cluster.num_nodes"),
+        ({"num_nodes": 40}, {}, "", "cluster.num_nodes"),
         ({"time_limit": "90d"}, {}, "time limit", "cluster.time_limit"),
         ({"memory_per_node": "4T"}, {}, "emory", "memory_per_node"),
         ({"cpus_per_node": 4000}, {}, "", "cpus_per_node"),

@@ -71,7 +71,7 @@ class ShardedStrategy(Strategy):
                 module.set_force_sum_reduction_for_comms(True)
         self._model = model
         if task.uses_weights:
-            for name in ("train_step", "validation_step"):
+            for name in ("train_step", "validation_step", "sampled_step"):
                 setattr(task, name, _as_forward(model, name, getattr(task, name)))
         return model
 

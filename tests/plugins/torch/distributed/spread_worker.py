@@ -47,7 +47,7 @@ class Loss:
     uses_weights = True
 
     def __init__(self, model: LanguageModel) -> None:
-        self.train_step = self.validation_step = model.loss_sum
+        self.train_step = self.validation_step = self.sampled_step = model.loss_sum
 
 
 def train(ranks: Ranks, strategy_name: str, case: str, folder: Path) -> None:
