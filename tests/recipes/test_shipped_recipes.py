@@ -41,7 +41,7 @@ def _differences(name: str) -> set[str]:
 
 
 def test_the_recipes_promised_are_there() -> None:
-    assert {"quickstart", "v1", "v2", "v3", "pretrain-shakespeare", "falcon3-qlora"} <= set(NAMES)
+    assert {"quickstart", "v1", "v2", "v3", "pretrain-shakespeare", "shakespeare-chars", "falcon3-qlora"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
