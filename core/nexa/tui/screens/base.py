@@ -118,7 +118,7 @@ class NexaScreen(Screen[None]):
 
     def _show(self, found: Any) -> None:
         self._reading = False
-        if not self.is_attached:
+        if not (self.is_attached and self.app.is_running):
             return
         if isinstance(found, NexaError):
             self.show_trouble(found)
