@@ -43,8 +43,8 @@ asyncio.run(main())
 """
 
 
-def main() -> None:
-    """Measure and print, one figure a line."""
+def main(argv: list[str]) -> None:
+    """Measure and print, one figure a line; takes no options."""
     with tempfile.TemporaryDirectory() as folder:
         for name, value in (*_first_paint(Path(folder)), *_charts(Path(folder)), *_rows(), *_log(Path(folder))):
             print(f"{name:<52} {value}", flush=True)
@@ -116,4 +116,4 @@ def _log(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
