@@ -162,7 +162,7 @@ def work(
     checkpoint; the second raises KeyboardInterrupt at once. Raises what training raises. Signal handlers
     and environment are as before when this returns.
     """
-    variables = read_plan(place.run_dir)["launch"].get("env", {})
+    variables = read_plan(place.run_dir, place.attempt)["launch"].get("env", {})
     marks = {**variables, RUN_DIR_VARIABLE: str(place.run_dir), ATTEMPT_VARIABLE: str(place.attempt)}
     exit_file = ReservedFile(place.attempt_dir / "exit.json") if place.rank == 0 else None
     reserve = reserve_error_file(place)

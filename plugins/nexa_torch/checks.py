@@ -16,8 +16,6 @@ from nexa_torch.sources import PACKAGE_SCHEME, packaged_path, resolve_source
 from nexa_torch.tasks.registry import LANGUAGE, find_task
 
 _Check = Callable[[Recipe], Iterable[Problem]]
-SHARDABLE = ("adamw", "sgd", "lion")
-"""Optimizers that treat every element alike, so that a process can do its part of a weight alone."""
 _INSTALL = "type: pip install 'nexa-train[torch]'"
 
 
@@ -29,8 +27,8 @@ def find_problems(recipe: Recipe) -> list[Problem]:
     except (PluginError, ImportError, AttributeError) as error:
         hint = error.hint if isinstance(error, PluginError) else None
         return [Problem(path="method", message=str(error), hint=hint)]
-    of_task = (_model, _data, _adapter, _compile) if LANGUAGE in task.capabilities else (own,)
-    checks: tuple[_Check, ...] = (*of_task, _packages, _optimizer, _evaluation, _devices, _sharding)
+    of_task = (_model, _data, _stream, _adapter, _compile) if LANGUAGE in task.capabilities else (own,)
+    checks: tuple[_Check, ...] = (*of_task, _packages, _optimizer, _sharded, _evaluation, _devices)
     return [problem for check in checks for problem in check(recipe)]
 
 
@@ -159,6 +157,32 @@ def _optimizer(recipe: Recipe) -> Iterator[Problem]:
         )
 
 
+def _sharded(recipe: Recipe) -> Iterator[Problem]:
+    """What does not work on shards of weights."""
+    if recipe.distributed.strategy != "fsdp":
+        return
+    kind = OPTIMIZERS.get(recipe.optimizer.name)
+    if kind is not None and not kind.elementwise:
+        fitting = ", ".join(name for name, kind in OPTIMIZERS.items() if kind.elementwise)
+        yield Problem(
+            path="optimizer.name",
+            message=f"{recipe.optimizer.name} needs whole matrices and fsdp shards them",
+            hint=f"set distributed.strategy=ddp, or an optimizer for shards: {fitting}",
+        )
+    if recipe.optimizer.offload:
+        yield Problem(
+            path="optimizer.offload",
+            message="fsdp has an offload of its own",
+            hint="set distributed.cpu_offload=true and optimizer.offload=false",
+        )
+    if recipe.adapter is not None and recipe.adapter.type == "qlora":
+        yield Problem(
+            path="adapter.type",
+            message="4-bit weights can't be sharded",
+            hint="set distributed.strategy=ddp, or adapter.type=lora",
+        )
+
+
 def _watches_nothing(recipe: Recipe) -> bool:
     """Whether the schedule watches evaluations and the recipe makes none during training."""
     kind = SCHEDULES.get(recipe.optimizer.scheduler.name)
@@ -176,28 +200,4 @@ def _devices(recipe: Recipe) -> Iterator[Problem]:
             path="cluster.processes_per_node",
             message=f"{cluster.processes_per_node} processes on {cluster.gpus_per_node} GPUs; each needs its own",
             hint=f"set cluster.processes_per_node={cluster.gpus_per_node} or leave it out",
-        )
-
-
-def _sharding(recipe: Recipe) -> Iterator[Problem]:
-    """What can't be divided over processes."""
-    if recipe.distributed.strategy != "fsdp":
-        return
-    if recipe.optimizer.name not in SHARDABLE:
-        yield Problem(
-            path="distributed.strategy",
-            message=f"optimizer {recipe.optimizer.name!r} needs whole weights, and fsdp gives each process a part",
-            hint=f"set distributed.strategy=ddp, or optimizer.name to one of: {', '.join(SHARDABLE)}",
-        )
-    if recipe.optimizer.offload:
-        yield Problem(
-            path="optimizer.offload",
-            message="fsdp keeps the optimizer's state where the weights are",
-            hint="set optimizer.offload=false and distributed.cpu_offload=true",
-        )
-    if recipe.adapter is not None and recipe.adapter.type == "qlora":
-        yield Problem(
-            path="distributed.strategy",
-            message="4-bit weights can't be divided over processes",
-            hint="set distributed.strategy=ddp, or adapter.type=lora",
         )

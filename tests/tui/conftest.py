@@ -20,7 +20,7 @@ from nexa.tui.services import Services
 from nexa.worker.identity import ProcessIdentity
 
 NOW = 1_800_000_000.0
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 12.0
 
 
 class RunSite:
@@ -52,7 +52,13 @@ class RunSite:
         self.events(path, [{"type": "start", "rank": 0, "world_size": 1, "host": "node7", "pid": 1, "attempt": 1}])
         self.silence(path, silent)
         facts = {"recipe_name": "tiny", "recipe_path": None, "method": "sft", "backend": "torch", "argv": ["nexa"]}
-        facts |= {"schema": 1, "run_id": run_id, "created_at": self.now - 600, "name": name, "scheduler": "local"}
+        facts |= {
+            "schema": 1,
+            "run_id": run_id,
+            "created_at": self.now - 600 + self._made,
+            "name": name,
+            "scheduler": "local",
+        }
         (path / "run.json").write_text(json.dumps({**facts, **document}))
         return Run(path)
 
@@ -73,6 +79,7 @@ class RunSite:
         with (path / "events" / f"{attempt}-{rank}.jsonl").open("a") as file:
             for index, record in enumerate(records):
                 file.write(json.dumps({"ts": self.now - 600 + index, **record}, separators=(",", ":")) + "\n")
+        self.silence(path, 1.0)
 
     def silence(self, path: Path, seconds: float) -> None:
         """Make the events this old."""
@@ -89,7 +96,6 @@ class RunSite:
             records.append({"ts": moment, "type": "metrics", "step": step, "values": metrics})
             records.append({"ts": moment, "type": "progress", "phase": "training", "step": step, "total_steps": total})
         self.events(path, records, attempt=attempt)
-        self.silence(path, 1.0)
 
 
 @pytest.fixture

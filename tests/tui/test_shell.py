@@ -92,8 +92,8 @@ def test_every_action_of_the_keys_exists(site, drive, until):
                 for found in node._bindings.key_to_bindings.values():
                     for binding in found:
                         if binding.id and binding.id.partition(".")[0] in KEYS:
-                            action = binding.action.partition("(")[0].removeprefix("app.")
-                            holders = (node, *node.ancestors)
+                            action = binding.action.partition("(")[0].rpartition(".")[2]
+                            holders = (node, *node.ancestors, app.screen)
                             assert any(hasattr(holder, f"action_{action}") for holder in holders), binding
 
     drive(app, script)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nexa.backend import LaunchSpec, Resources
@@ -107,18 +108,20 @@ def requeue(run: Run, *, reason: str = "requeued by the user") -> RunStatus:
     return status
 
 
-def resume(run: Run, *, checkpoint: str | None = None, force: bool = False) -> Attempt:
+def resume(run: Run, *, checkpoint: str | None = None, overrides: Sequence[str] = (), force: bool = False) -> Attempt:
     """Start a new attempt from the run's newest checkpoint, or from the beginning if it has none.
 
-    checkpoint: name of one of the run's checkpoints to continue from instead. The worker verifies the
-    checkpoint and falls back to the one before when it is damaged. Of two resumes at once, one wins.
-    Raises RunError when the run is complete or may still be alive; `force` resumes a run of another
-    machine that only looks lost.
+    overrides: other machines, processes or strategy from now on: see `nexa.runs.replanning`. checkpoint:
+    name of one of the run's checkpoints to continue from instead. The worker verifies the checkpoint and
+    falls back to the one before when it is damaged. Of two resumes at once, one wins. Raises RunError when
+    the run is complete or may still be alive; `force` resumes a run of another machine that only looks lost.
     """
     from nexa.recipe.schema import Recipe
+    from nexa.runs.replanning import replan
 
     number, checkpoint, reason = resumption(run, checkpoint=checkpoint, force=force)
-    plan = run.plan
+    changed = replan(run, overrides) if overrides else None
+    plan = changed or run.plan
     scheduler = _scheduler(run.document["scheduler"])
     submission = scheduler.plan(
         Recipe.from_document(plan["recipe"]),
@@ -126,7 +129,9 @@ def resume(run: Run, *, checkpoint: str | None = None, force: bool = False) -> A
         LaunchSpec(**plan["launch"]),
         Resources(**plan["resources"]),
     )
-    attempt = run.create_attempt(number, resume_from=checkpoint, reason=reason)
+    if overrides:
+        reason += f", with {' '.join(overrides)}"
+    attempt = run.create_attempt(number, resume_from=checkpoint, reason=reason, plan=changed)
     submit_attempt(run, attempt, scheduler, submission)
     return attempt
 

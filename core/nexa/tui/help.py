@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.table import Table
 from rich.text import Text
 from textual.app import App, ComposeResult
@@ -47,7 +49,7 @@ class HelpScreen(ModalScreen[None]):
         return table
 
 
-def keys_in_words(app: App[None], key: Key) -> str:
+def keys_in_words(app: App[Any], key: Key) -> str:
     """The keys that a binding is on now, as the footer shows them."""
     names = app._keymap.get(key.id, key.keys)
     return " ".join(app.get_key_display(Binding(name.strip(), "")) for name in names.split(","))

@@ -55,10 +55,13 @@ def choose_cuts(candidates: Iterable[Moment], count: int, seed: int, *, first_sa
     """`count` cuts at different random moments, in order of steps; both signals take turns, the first at random.
 
     One cut is in each phase that the run went through, as far as `count` allows; the rest fall anywhere
-    behind step `first_save`, since a run without a checkpoint begins anew and shows nothing.
+    behind step `first_save`, since a run without a checkpoint begins anew and shows nothing, and before
+    the last step, behind which there is nothing left to do.
     """
     chance = random.Random(seed)
-    pool = [moment for moment in {(m.step, m.phase): m for m in candidates}.values() if moment.step > first_save]
+    places = {(moment.step, moment.phase): moment for moment in candidates}
+    last = max((step for step, _ in places), default=0)
+    pool = [moment for moment in places.values() if first_save < moment.step < last]
     chance.shuffle(pool)
     first_of_phase = list({moment.phase: moment for moment in reversed(pool)}.values())
     chosen = [*first_of_phase, *(moment for moment in pool if moment not in first_of_phase)][:count]

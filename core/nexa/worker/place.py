@@ -96,3 +96,12 @@ class WorkerPlace:
     def log_path(self) -> Path:
         """This worker's own log."""
         return self.run_dir / "logs" / f"{self.attempt}-{self.rank}.log"
+
+
+def plan_path(run_dir: Path, attempt: int) -> Path:
+    """The plan that an attempt follows: of the newest attempt up to it that has one of its own, else the run's."""
+    for number in range(attempt, 0, -1):
+        own = run_dir / "attempts" / str(number) / "plan.json"
+        if own.is_file():
+            return own
+    return run_dir / "plan.json"

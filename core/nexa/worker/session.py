@@ -24,7 +24,7 @@ from nexa.worker.identity import ProcessIdentity
 from nexa.worker.loading import create
 from nexa.worker.meters import Meters, own_gpu
 from nexa.worker.observers import Observers
-from nexa.worker.place import WorkerPlace
+from nexa.worker.place import WorkerPlace, plan_path
 from nexa.worker.retention import Retention
 from nexa.worker.stop import StopRequests
 
@@ -37,11 +37,12 @@ Train = Callable[[RunContext], RunResult]
 _log = logging.getLogger("nexa.worker")
 
 
-def read_plan(run_dir: Path) -> dict[str, Any]:
-    """Return the plan of a run. Raises WorkerError when this Nexa can't read it."""
-    plan = read_json(run_dir / "plan.json")
+def read_plan(run_dir: Path, attempt: int) -> dict[str, Any]:
+    """Return the plan that an attempt of a run follows. Raises WorkerError when this Nexa can't read it."""
+    path = plan_path(run_dir, attempt)
+    plan = read_json(path)
     if plan is None:
-        raise WorkerError(f"{run_dir / 'plan.json'} is missing or damaged")
+        raise WorkerError(f"{path} is missing or damaged")
     if plan.get("schema") != PLAN_SCHEMA:
         raise WorkerError(
             f"the plan has format {plan.get('schema')}, the worker's Nexa reads {PLAN_SCHEMA}",
@@ -87,7 +88,7 @@ class WorkerSession:
     ) -> None:
         self._place = place
         self._run_backend = train
-        self._plan = read_plan(place.run_dir)
+        self._plan = read_plan(place.run_dir, place.attempt)
         self._run_id = str(self._plan["run_id"])
         self._is_main = place.rank == 0
         self._stop = StopRequests(place.attempt_dir, on_interrupt=on_interrupt)

@@ -101,6 +101,12 @@ class StreamedRows:
         """The first window, which stands for the whole where figures are wanted."""
         return self._open(0)
 
+    def begin(self) -> View:
+        """Make the first window and report no more: later ones are made while the run reports of its steps."""
+        view = self._open(0)
+        self._report = silent
+        return view
+
     @property
     def token_count(self) -> int:
         """Tokens in the first window."""
@@ -244,6 +250,10 @@ class StreamedRows:
             self._ahead = ThreadPoolExecutor(max_workers=1, thread_name_prefix="stream")
         # Trouble comes up again when the window is asked for.
         self._ahead.submit(self._build, number)
+
+
+def silent(phase: str, done: int, total: int | None) -> None:
+    """Progress that nobody is told of."""
 
 
 def _behind(record: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
 
+from nexa.errors import WorkerError
 from nexa_torch.distributed.synchronize import gradient_norm
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
+_SMALLEST_SCALE = 2.0**-24
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -34,11 +37,16 @@ class LossScale:
         self._good_steps = 0
 
     def update(self, *, overflowed: bool) -> None:
-        """Take note of a step."""
+        """Take note of a step. Raises WorkerError when no scale helps."""
         if overflowed:
             self.value *= 0.5
             self.skipped_steps += 1
             self._good_steps = 0
+            if self.value < _SMALLEST_SCALE:
+                raise WorkerError(
+                    f"fp16 gradients overflow even with the loss scaled by {self.value:.1e}",
+                    hint="set training.precision=bf16 or fp32, or lower optimizer.lr",
+                )
             return
         self._good_steps += 1
         if self._good_steps == self._growth_interval:
@@ -61,6 +69,9 @@ class Precision:
     def __init__(self, name: str, device: torch.device) -> None:
         """name: "fp32", "tf32", "bf16" or "fp16"; tf32 sets CUDA's fp32 products for the whole process."""
         self.scale = LossScale() if name == "fp16" else None
+        if self.scale is not None:
+            # The schedule counts the run's steps, those left out too; torch takes that for a wrong order.
+            warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler.step\(\)` before")
         self._dtype = _AUTOCAST.get(name)
         self._device = device
         if device.type == "cuda":

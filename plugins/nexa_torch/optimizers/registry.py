@@ -42,6 +42,7 @@ class OptimizerKind:
     extra: str | None = None
     curvature: bool = False
     own_schedule: bool = False
+    elementwise: bool = True
 
     @property
     def available(self) -> bool:
@@ -59,6 +60,7 @@ OPTIMIZERS: Mapping[str, OptimizerKind] = {
     "adamw_8bit": OptimizerKind(
         summary="AdamW with its moments in 8 bits, quantised block by block",
         build="nexa_torch.optimizers.eight_bit:adamw_8bit",
+        elementwise=False,
         defaults=_ADAM,
         # A byte for each moment and an fp32 scale for each block of 256.
         state_bytes=2 * (1 + 4 / 256),
@@ -81,12 +83,14 @@ OPTIMIZERS: Mapping[str, OptimizerKind] = {
     "muon": OptimizerKind(
         summary="orthogonalised momentum for hidden matrices, AdamW for the rest",
         build="nexa_torch.optimizers.muon:muon",
+        elementwise=False,
         defaults={**_ADAM, "momentum": 0.95},
         state_bytes=4,
     ),
     "adafactor": OptimizerKind(
         summary="second moments by row and column; almost no state",
         build="nexa_torch.optimizers.torch_builders:adafactor",
+        elementwise=False,
         defaults={"eps": 1e-3},
         state_bytes=0.01,
     ),

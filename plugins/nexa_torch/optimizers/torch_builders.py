@@ -55,4 +55,4 @@ class DecoupledSGD(SGD):
 def sgd(model: nn.Module, section: OptimizerSection) -> Optimizer:
     """Gradient descent, with momentum where the recipe asks for it."""
     groups = parameter_groups(model, section.weight_decay)
-    return DecoupledSGD(groups, lr=section.lr, momentum=setting(section, "momentum"), fused=True)
+    return DecoupledSGD(groups, lr=section.lr, momentum=setting(section, "momentum"), foreach=True)

@@ -19,6 +19,7 @@ from nexa.recipe.schema import OptimizerSection
 from nexa_torch.optimizers import OPTIMIZERS, build_optimizer, registry
 from nexa_torch.optimizers.curvature import NeedsCurvature
 from nexa_torch.optimizers.weights import evaluation_weights
+from nexa_torch.schedules import SCHEDULES
 
 LR, DECAY, STEPS = 0.01, 0.1, 6
 Array = Any
@@ -264,6 +265,11 @@ def test_missing_package_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> N
     words = r"needs the package bitsandbytes\s.*nexa-train\[quantize\].*available.*adamw, lion"
     with pytest.raises(UserError, match=re.compile(words, re.DOTALL)):
         build_optimizer(OptimizerSection(name="adamw_8bit"), nn.Linear(2, 2))
+
+
+def test_the_reference_names_all() -> None:
+    page = (Path(__file__).parents[3] / "docs/reference/optimizers.md").read_text(encoding="utf-8")
+    assert [name for name in (*OPTIMIZERS, *SCHEDULES) if f"| `{name}` |" not in page] == []
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from nexa.errors import WorkerError
 from nexa_torch.engine.precision import LossScale, Precision
 from nexa_torch.loss import linear_cross_entropy
 
@@ -79,6 +80,12 @@ def test_scale_survives_a_checkpoint() -> None:
     assert other.state_dict() == precision.state_dict() == {"value": 32768.0, "skipped_steps": 1, "good_steps": 1}
     assert other.figures() == {"loss_scale": 32768.0, "skipped_steps": 1.0}
     assert Precision("bf16", CPU).state_dict() == {}
+
+
+def test_overflow_without_end_is_an_error() -> None:
+    scale = LossScale(initial=2.0**-24)
+    with pytest.raises(WorkerError, match=r"precision=bf16"):
+        scale.update(overflowed=True)
 
 
 def test_fused_head_keeps_small_fp16_gradients() -> None:

@@ -48,6 +48,12 @@ def _problems(recipe: Recipe) -> dict[str, str]:
         ({"adapter": {"type": "qlora", "use_dora": True}}, "adapter.use_dora", "adapter.use_dora=false"),
         ({"optimizer": {"scheduler": {"name": "plateau"}}}, "optimizer.scheduler.name", "eval_every_steps"),
         ({"optimizer": {"name": "schedule_free"}}, "optimizer.scheduler.name", "optimizer.scheduler=constant"),
+        (
+            {"optimizer": {"name": "muon"}, "distributed": {"strategy": "fsdp"}},
+            "optimizer.name",
+            "for shards: adamw, lion",
+        ),
+        ({"adapter": {"type": "qlora"}, "distributed": {"strategy": "fsdp"}}, "adapter.type", "can't be sharded"),
         ({"adapter": {}}, "adapter", "random weights"),
         (
             {"cluster": {"gpus_per_node": 2, "processes_per_node": 3}},

@@ -118,6 +118,9 @@ class Chart(Canvas, can_focus=True):
             self._draw(self.picture)
 
     def _draw(self, picture: Picture) -> None:
+        if not picture.lines:
+            self._draw_title(picture)
+            return
         pieces = [(line, *self._pieces(line, picture)) for line in picture.lines]
         self._range = _y_range([piece for _, raw, smooth in pieces for piece in (*raw, *smooth)], picture.log_y)
         self._draw_axes(picture)

@@ -231,6 +231,6 @@ def _shown_part(descriptor: int, begin: int, end: int) -> bytes:
     size = end - begin
     if size <= SHOWN_BYTES:
         return os.pread(descriptor, size, begin)
-    head = os.pread(descriptor, SHOWN_BYTES, begin)
+    head, end_part = (os.pread(descriptor, SHOWN_BYTES, at) for at in (begin, end - SHOWN_BYTES))
     # A progress bar redraws itself after carriage returns; the last drawing counts.
-    return os.pread(descriptor, SHOWN_BYTES, end - SHOWN_BYTES) if b"\r" in head else head
+    return end_part if b"\r" in head or b"\r" in end_part else head

@@ -18,7 +18,7 @@ LEVELS = ("all", "warnings", "errors")
 """What the level filter goes through."""
 
 _ERROR = (
-    rb'"level": ?"(?:error|critical)"|^Traceback \(most recent call last\)|^\S*(?:Error|Exception)\b'
+    rb'"level": ?"(?:error|critical)"|^Traceback \(most recent call last\)|^[\w.]*(?:Error|Exception)(?::|$)'
     rb"|\bERROR\b|\bCRITICAL\b|\bFATAL\b"
 )
 _WARNING = rb'"level": ?"warning"|\bWARN(?:ING)?\b|Warning:'

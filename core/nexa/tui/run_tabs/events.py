@@ -18,7 +18,7 @@ def _colour(event: HappenedEvent) -> str:
     return _COLOURS.get(event.level, "")
 
 
-def events_table() -> RowTable[HappenedEvent]:
+def events_table(*, id: str) -> RowTable[HappenedEvent]:
     """The table of events."""
     columns: list[Column[HappenedEvent]] = [
         Column(name="when", width=14, text=_clock, colour=lambda event: "text-muted", importance=3),
@@ -26,4 +26,4 @@ def events_table() -> RowTable[HappenedEvent]:
         Column(name="what", width=10, text=lambda event: event.type, colour=_colour, importance=4),
         Column(name="text", width=0, text=lambda event: event.text, colour=_colour, importance=5),
     ]
-    return RowTable(columns, key=lambda event: f"{event.ts}-{event.source}-{event.text}", empty="no events yet")
+    return RowTable(columns, key=lambda event: f"{event.ts}-{event.source}-{event.text}", empty="no events yet", id=id)

@@ -52,8 +52,8 @@ class OverviewTab(Vertical):
     OverviewTab #words { width: 2fr; padding: 0 1; scrollbar-size-vertical: 1; }
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
         self._words: object = None
 
     def compose(self) -> ComposeResult:

@@ -34,8 +34,8 @@ class SystemTab(Vertical):
     SystemTab > ChartsPane { height: 1fr; }
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
         self._points = -1
 
     def compose(self) -> ComposeResult:

@@ -9,7 +9,7 @@ from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.widgets import Static, TabbedContent, TabPane, Tabs
+from textual.widgets import ContentSwitcher, Static, Tab, Tabs
 
 from nexa.errors import NexaError, RunError
 from nexa.text import sanitize
@@ -37,7 +37,7 @@ _FOCUS = {
     "system": "SystemTab ChartsPane",
     "config": "ConfigTab",
     "artifacts": "#checkpoints",
-    "events": "#events RowTable",
+    "events": "#events",
 }
 """What the keys go to in each tab."""
 
@@ -71,26 +71,21 @@ class RunScreen(RunActions):
         """Head, tabs, and what to say without a run."""
         yield Static("", id="no-run")
         yield RunHead("")
-        with TabbedContent(initial=TABS[0], id="tabs"):
-            with TabPane("Overview", id="overview"):
-                yield OverviewTab()
-            with TabPane("Charts", id="charts"), Vertical():
+        yield Tabs(*(Tab(name.capitalize(), id=f"tab-{name}") for name in TABS), id="tabs")
+        with ContentSwitcher(initial=TABS[0], id="panes"):
+            yield OverviewTab(id="overview")
+            with Vertical(id="charts"):
                 yield ChartsPane(id="curves")
                 yield Static("", id="charts-status")
-            with TabPane("Log", id="log"):
-                yield LogPane()
-            with TabPane("System", id="system"):
-                yield SystemTab()
-            with TabPane("Config", id="config"):
-                yield ConfigTab()
-            with TabPane("Artifacts", id="artifacts"):
-                yield ArtifactsTab()
-            with TabPane("Events", id="events"):
-                yield events_table()
+            yield LogPane(id="log")
+            yield SystemTab(id="system")
+            yield ConfigTab(id="config")
+            yield ArtifactsTab(id="artifacts")
+            yield events_table(id="events")
 
     def on_mount(self) -> None:
         """Nothing is shown before the first read."""
-        self.query_one(Tabs).can_focus = False
+        self.query_one("#tabs", Tabs).can_focus = False
         self._set_present(False, "reading …")
 
     def on_screen_resume(self) -> None:
@@ -178,7 +173,7 @@ class RunScreen(RunActions):
         elif self._tab == "artifacts" and found.checkpoints is not None:
             self.query_one(ArtifactsTab).show(*found.checkpoints)
         elif self._tab == "events":
-            self.query_one("#events RowTable", RowTable).set_rows(snapshot.events)
+            self.query_one("#events", RowTable).set_rows(snapshot.events)
 
     def show_trouble(self, error: NexaError) -> None:
         """The run is gone or can't be read."""
@@ -190,7 +185,8 @@ class RunScreen(RunActions):
     def _set_present(self, present: bool, words: str = "") -> None:
         self.query_one("#no-run", Static).display = not present
         self.query_one(RunHead).display = present
-        self.query_one(TabbedContent).display = present
+        self.query_one("#tabs", Tabs).display = present
+        self.query_one("#panes", ContentSwitcher).display = present
         if not present:
             self.query_one("#no-run", Static).update(Text(sanitize(words)))
 
@@ -209,14 +205,15 @@ class RunScreen(RunActions):
         if event.smoothing:
             self.read_now()
 
-    @on(TabbedContent.TabActivated, "#tabs")
-    def _tab_activated(self, event: TabbedContent.TabActivated) -> None:
-        self._tab = event.pane.id or TABS[0]
+    @on(Tabs.TabActivated, "#tabs")
+    def _tab_activated(self, event: Tabs.TabActivated) -> None:
+        self._tab = str(event.tab.id).removeprefix("tab-")
+        self.query_one("#panes", ContentSwitcher).current = self._tab
         self.call_after_refresh(self._focus_tab)
         self.read_now()
 
     def _focus_tab(self) -> None:
-        self.query_one(_FOCUS[self._tab]).focus()
+        self.set_focus(self.query_one(_FOCUS[self._tab]))
 
     def targets(self) -> Sequence[str]:
         """The run shown."""
@@ -228,9 +225,7 @@ class RunScreen(RunActions):
 
     def open_tab(self, name: str) -> None:
         """Show a tab."""
-        # A focused widget keeps its tab shown.
-        self.set_focus(None)
-        self.query_one(TabbedContent).active = name
+        self.query_one("#tabs", Tabs).active = f"tab-{name}"
 
     def action_filter(self) -> None:
         """Search the log."""
