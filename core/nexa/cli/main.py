@@ -91,7 +91,7 @@ class LazyGroup(click.Group):
             headings.setdefault(entry.heading, []).append((name, entry.help))
         for heading, rows in headings.items():
             with formatter.section(heading):
-                formatter.write_dl(rows, col_max=12)
+                formatter.write_dl(rows, col_max=16)
 
 
 def _use_own_plugins_only(ctx: click.Context, param: click.Parameter, value: bool) -> None:

@@ -144,19 +144,15 @@ def _sorted_words(words: Sequence[str]) -> tuple[list[str], list[str], list[tupl
 
 def _next_value(flag: str, rest: list[str]) -> str:
     """The word after a flag; "true" for a flag of a yes-or-no field that stands alone."""
+    from nexa.recipe.views import boolean_words
+
     row = _row_of(flag)
-    if _is_boolean(row.path):
-        return rest.pop(0) if rest and rest[0].lower() in ("true", "false") else "true"
+    words = boolean_words(row.path)
+    if words:
+        return rest.pop(0) if rest and rest[0].lower() in words else "true"
     if not rest:
         raise UserError(f"{flag} needs a value", hint=f"type: {flag} VALUE  [{row.path}]")
     return rest.pop(0)
-
-
-def _is_boolean(path: str) -> bool:
-    from nexa.recipe.views import field_at
-
-    field = field_at(path)
-    return field is not None and field.annotation is bool
 
 
 def flag_of(name: str) -> str:

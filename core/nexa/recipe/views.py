@@ -208,6 +208,16 @@ def leaf_values(document: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def boolean_words(path: str) -> tuple[str, ...]:
+    """What a yes-or-no field takes, as text: true, false and the names it has beside them; else nothing."""
+    field = field_at(path)
+    members = _members(field.annotation) if field is not None else set()
+    if bool not in members:
+        return ()
+    names = [str(name) for member in members for name in get_args(member)]
+    return ("true", "false", *sorted(names))
+
+
 def put(tree: RecipeTree, row: ViewName, node: Node) -> RecipeTree:
     """The tree with a name's value, and with what contradicts it taken back."""
     for key in row.resets:

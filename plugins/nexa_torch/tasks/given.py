@@ -199,6 +199,11 @@ class GivenModelTask(TrainingTask):
 
     def _recompute_activations(self) -> None:
         """Turn on the model's own checkpointing. Raises UserError for a model or a kind without."""
+        kind = self.recipe.training.activation_checkpointing
+        if kind is not True:
+            raise UserError(
+                f"a given model can't recompute activations by {kind!r}", hint="set gradient_checkpointing to True"
+            )
         enable = getattr(self._network, "gradient_checkpointing_enable", None)
         if enable is None:
             raise UserError(

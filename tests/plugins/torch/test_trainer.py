@@ -301,6 +301,9 @@ def test_a_script_under_torchrun_is_one_run_of_two_processes(tmp_path: Path) -> 
         "settings = args(max_steps=6, batch_size=4)\n"
         "trainer = Trainer(model=network(), args=settings, train_dataset=regression_rows(), callbacks=[recorder])\n"
         "output = trainer.train()\n"
+        "one = args(max_steps=1, batch_size=4)\n"
+        "again = Trainer(model=network(), args=one, train_dataset=regression_rows()).train()\n"
+        "assert again.global_step == 1 and again.run_id != output.run_id\n"
         "Path(f'rank{os.environ[\"RANK\"]}.json').write_text(json.dumps([output.run_id, recorder.losses]))\n"
     )
     one = Recorder()
@@ -312,7 +315,6 @@ def test_a_script_under_torchrun_is_one_run_of_two_processes(tmp_path: Path) -> 
     told = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert told[0] == told[1]
     assert told[0][1] == pytest.approx(one.losses, rel=2e-5)
-    run = run_of()
-    assert run.run_id == told[0][0]
-    assert len(RunStore(Path("runs")).list()) == 2
-    assert run_status(run).state is State.COMPLETED
+    runs = RunStore(Path("runs")).list()
+    assert runs[1].run_id == told[0][0]
+    assert [run_status(run).state for run in runs] == [State.COMPLETED] * 3
