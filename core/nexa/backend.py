@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nexa.errors import Problem
     from nexa.recipe.schema import Recipe
     from nexa.worker.context import RunContext
+    from nexa.worker.place import LauncherRanks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,13 +172,15 @@ class RunResult:
     """What `Backend.run` returns on every rank.
 
     step: optimizer steps done over all attempts. metrics: final figures ("loss", "eval_loss",
-    "perplexity"). checkpoint: name of the last committed checkpoint artifact, None if none.
+    "perplexity"). checkpoint: name of the last committed checkpoint artifact, None if none. reason: why
+    a completed run ended before its last step, else empty.
     """
 
     state: RunState
     step: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     checkpoint: str | None = None
+    reason: str = ""
 
 
 class ChatSession(ABC):
@@ -252,6 +255,23 @@ class Backend(ABC):
         checkpoint at the step boundary, commits it and returns RunState.STOPPED. Continues from
         `context.resume_from` when it is set. Only rank 0 commits checkpoints.
         """
+
+    def launcher_ranks(self, environment: Mapping[str, str]) -> LauncherRanks | None:
+        """Return which of the processes that a launcher started this one is; None where none did.
+
+        torchrun's variables unless a backend knows more launchers. Raises UserError for contradictions.
+        """
+        from nexa.worker.place import LauncherRanks
+
+        return LauncherRanks.from_environment(environment)
+
+    def share(self, text: str | None) -> str:
+        """Return rank 0's text on every rank; called before training, where a launcher started the ranks.
+
+        Only for backends that may train in processes which Nexa did not start. Raises WorkerError when
+        rank 0 can't be reached.
+        """
+        raise UserError(f"{type(self).__name__} can't join processes that a launcher started", hint="use: nexa launch")
 
     def open_chat(self, checkpoint: Path) -> ChatSession:
         """Load a checkpoint folder for `nexa chat`; offered by backends with capability "chat"."""

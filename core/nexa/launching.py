@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nexa.plan import Plan
     from nexa.plugins import Kind
     from nexa.runs.store import Run
+    from nexa.scheduler import Submission
 
 
 def launch_plan(plan: Plan, *, argv: Sequence[str] | None = None, parent: str | None = None) -> Run:
@@ -24,9 +25,22 @@ def launch_plan(plan: Plan, *, argv: Sequence[str] | None = None, parent: str | 
     when folders or disk won't do. Raises the scheduler's NexaError when it refuses, which leaves the
     run recorded as failed with that reason.
     """
+    from nexa.runs.actions import submit_attempt
+
+    run, attempt, submission = create_run(plan, argv=argv, parent=parent)
+    submit_attempt(run, attempt, plan.scheduler_plugin, submission)
+    return run
+
+
+def create_run(
+    plan: Plan, *, argv: Sequence[str] | None = None, parent: str | None = None, submission: Submission | None = None
+) -> tuple[Run, Attempt, Submission]:
+    """Make the run of a plan with its first attempt, and start nothing; see `launch_plan`.
+
+    submission: how the attempt is started, where not by the plan's scheduler.
+    """
     from nexa.preflight import preflight
     from nexa.recipe.render import to_yaml
-    from nexa.runs.actions import submit_attempt
     from nexa.runs.store import RunStore
 
     plan.require_startable()
@@ -35,7 +49,7 @@ def launch_plan(plan: Plan, *, argv: Sequence[str] | None = None, parent: str | 
     run = store.reserve(plan.run_name)
     try:
         first = Attempt(run_id=run.run_id, run_dir=run.path, number=1)
-        submission = plan.submission(first)
+        submission = submission or plan.submission(first)
         store.fill(
             run,
             document=_run_document(plan, sys.argv if argv is None else argv, parent),
@@ -47,8 +61,7 @@ def launch_plan(plan: Plan, *, argv: Sequence[str] | None = None, parent: str | 
         # Nothing was started: a folder without a first attempt would be a run that never was.
         shutil.rmtree(run.path, ignore_errors=True)
         raise
-    submit_attempt(run, attempt, plan.scheduler_plugin, submission)
-    return run
+    return run, attempt, submission
 
 
 def _run_document(plan: Plan, argv: Sequence[str], parent: str | None) -> dict[str, Any]:

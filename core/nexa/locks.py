@@ -8,6 +8,7 @@ Standard library only.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -61,14 +62,11 @@ def _take(folder: Path) -> Path | None:
         write_json(mine / f"owner-{token}.json", ProcessIdentity.current().document())
         # Renaming onto a folder that holds something fails, so a lock never exists without its owner.
         mine.rename(folder)
-    except OSError:
-        taken = folder.exists()
+    except OSError as error:
         shutil.rmtree(mine, ignore_errors=True)
-        if taken:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             return None
-        if not folder.parent.is_dir():
-            raise
-        return None
+        raise
     return folder / f"owner-{token}.json"
 
 

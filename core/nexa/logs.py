@@ -102,9 +102,14 @@ def _clean_values(document: Mapping[str, Any], clean: Callable[[str], str]) -> d
     return {key: clean(value) if isinstance(value, str) else value for key, value in document.items()}
 
 
+def is_record(line: str) -> bool:
+    """Whether a line of a log file is one of ours, not something a program printed."""
+    return line.startswith(_MARK)
+
+
 def show_line(line: str) -> str:
     """Render one line of a log file for a person: our JSON lines shortened, all text sanitized."""
-    if line.startswith(_MARK):
+    if is_record(line):
         try:
             record = json.loads(line)
             clock = time.strftime("%H:%M:%S", time.localtime(record.pop("ts")))

@@ -129,8 +129,10 @@ class Plan:
         }
 
 
-def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings) -> Plan:
+def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings, placed: bool = False) -> Plan:
     """Work out a launch from a loaded recipe, the installed plugins and the user's settings.
+
+    placed: whether the processes stand on their machines already, so that the scheduler is not asked.
 
     What the backend, the scheduler and the settings report find wrong becomes the plan's obstacles, so
     that a plan for another machine can be read here. Raises RecipeError with every problem when no
@@ -148,7 +150,7 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings) -> 
     problems = [
         *_method_problems(recipe, backend_spec, host),
         *backend.check(recipe),
-        *scheduler.check(recipe, resources),
+        *(() if placed else scheduler.check(recipe, resources)),
     ]
     # Who looked at a field itself knows better what is wrong with it.
     told = {problem.path for problem in problems}

@@ -50,7 +50,7 @@ class Supervisor:
 
     def __init__(self, place: WorkerPlace) -> None:
         self.place = place
-        self.plan = read_plan(place.run_dir)
+        self.plan = read_plan(place.run_dir, place.attempt)
         self._exit_file = ReservedFile(place.attempt_dir / "exit.json")
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_writer, False)

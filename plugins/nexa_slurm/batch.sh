@@ -25,6 +25,6 @@ while [ $# -ge 2 ]; do
     esac
     shift 2
 done
-[ -d "$run_dir/attempts" ] || fail 93 "the run folder $run_dir is not visible here"
+[ -e "$run_dir" ] || fail 93 "the run folder $run_dir is not visible here"
 command -v -- "$python" >/dev/null || fail 90 "there is no Python $python here"
 exec "$python" -m nexa_slurm.job "$run_dir" "$attempt"

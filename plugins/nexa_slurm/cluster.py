@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from nexa.errors import NexaError
 from nexa.scheduler import ClusterView, JobState, NodeResources, Partition, QueuedJob
 from nexa_slurm.commands import run_slurm
-from nexa_slurm.queue import QueuedEntry, Snapshot, limit_seconds
+from nexa_slurm.queue import JobQueue, QueuedEntry, Snapshot, limit_seconds
 from nexa_slurm.scheduler import pending_reason
 from nexa_slurm.states import job_state
 from nexa_slurm.submission import run_id_of
@@ -19,15 +19,15 @@ _FIELD = re.compile(r"(\w+)=(.*?)(?= \w+=|$)")
 _IDLE = frozenset({"idle", "idle~", "idle+cloud"})
 
 
-def cluster_view(snapshot: Snapshot) -> ClusterView:
-    """Ask Slurm for its nodes and partitions, and add the jobs that `snapshot` has; never raises."""
+def cluster_view(queue: JobQueue, snapshot: Snapshot) -> ClusterView:
+    """Nodes and partitions through `queue`, and the jobs that `snapshot` has; never raises."""
     moment = time.time()
     jobs = [_job(entry) for entry in snapshot.entries.values() if job_state(entry.state)[0] is not JobState.ENDED]
     try:
-        nodes = _records(run_slurm(["scontrol", "show", "node", "--oneliner"]))
-        partitions = _records(run_slurm(["scontrol", "show", "partition", "--oneliner"]))
+        answer = queue.machines(_ask)
     except NexaError as error:
         return ClusterView(taken_at=moment, jobs=jobs, problem=error.message)
+    nodes, partitions = _records(answer["nodes"]), _records(answer["partitions"])
     machines = [_node(record) for record in nodes]
     return ClusterView(
         taken_at=moment,
@@ -36,6 +36,13 @@ def cluster_view(snapshot: Snapshot) -> ClusterView:
         jobs=jobs,
         problem=snapshot.problem,
     )
+
+
+def _ask() -> dict[str, str]:
+    return {
+        "nodes": run_slurm(["scontrol", "--details", "show", "node", "--oneliner"]),
+        "partitions": run_slurm(["scontrol", "show", "partition", "--oneliner"]),
+    }
 
 
 def _records(text: str) -> Sequence[Mapping[str, str]]:

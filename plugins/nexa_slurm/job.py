@@ -25,7 +25,7 @@ from nexa.supervisor import Supervisor, prepare
 from nexa.worker.command import worker_environment
 from nexa.worker.place import WorkerPlace
 from nexa_slurm.allocation import Allocation
-from nexa_slurm.commands import SlurmError
+from nexa_slurm.commands import SlurmError, show_job
 from nexa_slurm.restarts import (
     NothingToDo,
     attempt_to_run,
@@ -35,15 +35,14 @@ from nexa_slurm.restarts import (
     next_attempt,
     put_back,
 )
-from nexa_slurm.scheduler import show_job
 from nexa_slurm.tasks import srun_argv
 
-NODE_SECONDS = 90.0
 _TIME_OVER = "Slurm announced the end of the job's time (SIGUSR1)"
 _NODE_WORDS = re.compile(r"^nexa: (node .*)$", re.MULTILINE)
 # Slurm's own account of a start that failed; what it says of tasks that failed by themselves adds nothing.
 _SLURM_WORDS = re.compile(
-    r"^(?:slurmstepd[^:]*|srun): (error: (?!.*(?:task \d|STEP |JOB |Exited with|Killed)).*|.*(?:oom.kill|Out Of Memory).*)$",
+    r"^(?:slurmstepd[^:]*|srun): "
+    r"(error: (?!.*(?:task \d|STEP |JOB |Exited with|Killed)).*|.*(?:oom.kill|Out Of Memory).*)$",
     re.MULTILINE,
 )
 _TAIL_BYTES = 16384
@@ -110,10 +109,11 @@ class SlurmSupervisor(Supervisor):
     def _words(self) -> str:
         """What a node's probe or Slurm wrote about a start that failed."""
         text = self.log_tail()
-        silent = self._silent_nodes()
         found = _NODE_WORDS.findall(text) or _SLURM_WORDS.findall(text)
-        lead = f"no sign of {', '.join(silent)}: " if silent and self.allocation.num_nodes > 1 else ""
-        return lead + "; ".join(dict.fromkeys(found[:3])) if found else lead.removesuffix(": ")
+        if found or self.allocation.num_nodes == 1:
+            return "; ".join(dict.fromkeys(found[:3]))
+        silent = self._silent_nodes()
+        return f"no sign of {', '.join(silent)}" if silent else ""
 
     def _silent_nodes(self) -> list[str]:
         """Nodes whose task has not reported that it can see the run folder."""

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     node, num_nodes = int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_STEP_NUM_NODES"])
     try:
         _probe(place, node)
-        plan = read_plan(place.run_dir)
+        plan = read_plan(place.run_dir, place.attempt)
     except NexaError as error:
         _say(error.message)
         return NOT_VISIBLE_EXIT_CODE

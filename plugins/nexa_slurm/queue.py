@@ -22,6 +22,7 @@ from nexa_slurm.commands import run_slurm
 
 INTERVAL_SECONDS = 10.0
 QUERIES_PER_MINUTE = 6
+MACHINES_SECONDS = 20.0
 _LOCK_SECONDS = 30.0
 _SEPARATOR = "\x1f"
 _COLUMNS = ("job_id", "state", "reason", "nodes", "num_nodes", "partition", "submitted", "started", "limit", "uid")
@@ -101,6 +102,19 @@ class JobQueue:
             known = {**document.get("ended", {}), job_id: answer}
             newest = dict(list(known.items())[-200:])
             self._write({**document, "ended": newest, "asked": [*_recent(document), time.time()]})
+        return answer
+
+    def machines(self, ask: Callable[[], dict[str, str]]) -> dict[str, str]:
+        """What `ask` says of the cluster's nodes and partitions, some seconds old, the same for all processes.
+
+        Raises what `ask` raises.
+        """
+        with self._locked():
+            known = self._read().get("machines") or {}
+            if time.time() - known.get("taken_at", 0.0) < MACHINES_SECONDS:
+                return dict(known["answer"])
+            answer = ask()
+            self._write({**self._read(), "machines": {"taken_at": time.time(), "answer": answer}})
         return answer
 
     def _read(self) -> dict[str, Any]:

@@ -71,8 +71,10 @@ def _restart(run: Run, latest: AttemptFolder, allocation: Allocation) -> int:
     # Processes of a node that Slurm has lost sight of may live on; they must not train beside the new ones.
     request = {"reason": "another attempt has taken its place", "requested_at": time.time()}
     write_json_once(latest.path / "stop", request)
+    # The new attempt first: whoever looks between the two must not take the run for ended.
+    made = next_attempt(run, allocation, "Slurm started the job again")
     record_end(latest, "lost", "Slurm put the job back into the queue before a checkpoint was saved")
-    return next_attempt(run, allocation, "Slurm started the job again").number
+    return made.number
 
 
 def next_attempt(run: Run, allocation: Allocation, reason: str) -> Attempt:

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from nexa.errors import Problem, UserError
 if TYPE_CHECKING:
     from nexa.recipe.schema import Recipe
     from nexa.worker.context import RunContext
+    from nexa.worker.place import LauncherRanks
 
 FACTORY = "nexa_torch.backend:TorchBackend"
 CPU_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
@@ -100,6 +101,31 @@ class TorchBackend(Backend):
         from nexa_torch.run import run_training
 
         return run_training(context)
+
+    def launcher_ranks(self, environment: Mapping[str, str]) -> LauncherRanks | None:
+        """Return this process's place as torchrun, a Slurm step or MPI told it; None where none did.
+
+        A process of a Slurm allocation that no `srun` started is one alone. Raises UserError.
+        """
+        from nexa.worker.place import LauncherRanks
+        from nexa_torch.distributed.environment import detect_environment
+
+        place = detect_environment(environment)
+        if place.source == "single" or (place.source == "Slurm" and "SLURM_STEP_ID" not in environment):
+            return None
+        return LauncherRanks(
+            rank=place.rank,
+            local_rank=place.local_rank,
+            world_size=place.world_size,
+            local_world_size=place.local_world_size,
+        )
+
+    def share(self, text: str | None) -> str:
+        """Return rank 0's text on every rank that the launcher started. Raises WorkerError."""
+        require_packages()
+        from nexa_torch.distributed.sharing import share
+
+        return share(text)
 
     def open_chat(self, checkpoint: Path) -> ChatSession:
         """Load a checkpoint folder, or an adapter with its base model, for `nexa chat`.

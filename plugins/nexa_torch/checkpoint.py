@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
     from nexa_torch.callbacks.base import CallbackList
+    from nexa_torch.engine.precision import Precision
 
 FOLDER = "trainer"
 _OPTIMIZER = "optimizer/state.safetensors"
 _STATE = "state.json"
 _CALLBACKS = "callbacks.safetensors"
 _SCHEMA = 1
+_FUNCTIONS = "lr_lambdas"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,12 @@ class TrainerSnapshot:
 
 
 def take_snapshot(
-    cursor: Cursor, network: nn.Module, optimizer: Optimizer, schedule: LRScheduler | None, callbacks: CallbackList
+    cursor: Cursor,
+    network: nn.Module,
+    optimizer: Optimizer,
+    schedule: LRScheduler | None,
+    callbacks: CallbackList,
+    precision: Precision,
 ) -> TrainerSnapshot:
     """The trainer state as it is now; its tensors are those in use, and later steps change them."""
     tensors, scalars = _optimizer_state(network, optimizer)
@@ -82,6 +89,7 @@ def take_snapshot(
         "torch": torch.__version__,
         "optimizer": {"name": type(optimizer).__name__, "scalars": scalars, "groups": groups},
         "schedule": _schedule_state(schedule),
+        "precision": precision.state_dict(),
         "callbacks": callbacks.state_dicts(),
     }
     return TrainerSnapshot(document=document, tensors=tensors, callback_tensors=callbacks.state_tensors())
@@ -113,10 +121,11 @@ def restore_trainer(
     optimizer: Optimizer,
     schedule: LRScheduler | None,
     callbacks: CallbackList,
+    precision: Precision,
     *,
     group: ProcessGroup | None = None,
 ) -> None:
-    """Put the saved state of optimizer, schedule and callbacks into fresh ones, in place; on all ranks alike.
+    """Put the saved state of optimizer, schedule, precision and callbacks into fresh ones, on all ranks alike.
 
     The state may have been saved by any number of ranks, copies or shards. Raises WorkerError where it
     belongs to other parameters or another optimizer.
@@ -139,7 +148,9 @@ def restore_trainer(
     for options, values in zip(optimizer.param_groups, saved["groups"], strict=True):
         options.update(values)
     if schedule is not None:
-        schedule.load_state_dict({**document["schedule"], "lr_lambdas": [None] * len(optimizer.param_groups)})
+        functions = {_FUNCTIONS: [None] * len(optimizer.param_groups)} if hasattr(schedule, _FUNCTIONS) else {}
+        schedule.load_state_dict({**document["schedule"], **functions})
+    precision.load_state_dict(document["precision"])
     callbacks.load_state_dicts(document["callbacks"])
     if (folder / FOLDER / _CALLBACKS).is_file():
         callbacks.load_state_tensors(load_file(folder / FOLDER / _CALLBACKS))
@@ -163,9 +174,8 @@ def _require_known(folder: Path, name: str, trained: Mapping[str, nn.Parameter])
 
 def _schedule_state(schedule: LRScheduler | None) -> dict[str, Any]:
     """A schedule's JSON state; the functions of a LambdaLR are made anew from the recipe."""
-    return (
-        {} if schedule is None else {key: value for key, value in schedule.state_dict().items() if key != "lr_lambdas"}
-    )
+    state = {} if schedule is None else schedule.state_dict()
+    return {key: value for key, value in state.items() if key != _FUNCTIONS}
 
 
 def _optimizer_state(network: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -9,7 +9,8 @@ from nexa.plugins import load_target
 from nexa.recipe.schema import Recipe
 from nexa_torch.architectures import ARCHITECTURES, size_problems
 from nexa_torch.backend import missing_packages
-from nexa_torch.optimizers import OPTIMIZERS, unknown_optimizer
+from nexa_torch.compiling import missing_compiler
+from nexa_torch.optimizers import OPTIMIZERS, missing_package, unknown_optimizer
 from nexa_torch.schedules import SCHEDULES, unknown_schedule
 from nexa_torch.sources import PACKAGE_SCHEME, packaged_path, resolve_source
 from nexa_torch.tasks.registry import LANGUAGE, find_task
@@ -26,8 +27,8 @@ def find_problems(recipe: Recipe) -> list[Problem]:
     except (PluginError, ImportError, AttributeError) as error:
         hint = error.hint if isinstance(error, PluginError) else None
         return [Problem(path="method", message=str(error), hint=hint)]
-    of_task = (_model, _data, _adapter) if LANGUAGE in task.capabilities else (own,)
-    checks: tuple[_Check, ...] = (*of_task, _packages, _optimizer, _evaluation, _devices)
+    of_task = (_model, _data, _stream, _adapter, _compile) if LANGUAGE in task.capabilities else (own,)
+    checks: tuple[_Check, ...] = (*of_task, _packages, _optimizer, _sharded, _evaluation, _devices)
     return [problem for check in checks for problem in check(recipe)]
 
 
@@ -102,11 +103,26 @@ def _adapter(recipe: Recipe) -> Iterator[Problem]:
         return
     if recipe.model.name in ARCHITECTURES:
         yield Problem(path="adapter", message="an adapter on random weights learns nothing", hint="leave adapter out")
-    if recipe.adapter.type == "qlora":
+    if recipe.adapter.type == "qlora" and missing_packages(["bitsandbytes"]):
         yield Problem(
             path="adapter.type",
-            message="the torch backend does not train qlora: 4-bit weights need a CUDA GPU and bitsandbytes",
-            hint="set adapter.type=lora",
+            message="qlora needs the package bitsandbytes for its 4-bit weights",
+            hint="type: pip install 'nexa-train[quantize]', or set adapter.type=lora",
+        )
+    if recipe.adapter.type == "qlora" and recipe.adapter.use_dora:
+        yield Problem(
+            path="adapter.use_dora",
+            message="DoRA needs the length of every weight row, which 4-bit weights give only roughly",
+            hint="set adapter.type=lora, or adapter.use_dora=false",
+        )
+
+
+def _compile(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.training.compile and not recipe.cluster.gpus_per_node and (missing := missing_compiler()) is not None:
+        yield Problem(
+            path="training.compile",
+            message=missing,
+            hint="install one (Debian, Ubuntu: apt install g++), or set training.compile=false",
         )
 
 
@@ -114,16 +130,67 @@ def _optimizer(recipe: Recipe) -> Iterator[Problem]:
     if recipe.optimizer.name not in OPTIMIZERS:
         error = unknown_optimizer(recipe.optimizer.name)
         yield Problem(path="optimizer.name", message=error.message, hint=error.hint)
+    elif (missing := missing_package(recipe.optimizer.name)) is not None:
+        yield Problem(path="optimizer.name", message=missing.message, hint=missing.hint)
     schedule = recipe.optimizer.scheduler
     if schedule.name not in SCHEDULES:
         error = unknown_schedule(schedule.name)
         yield Problem(path="optimizer.scheduler.name", message=error.message, hint=error.hint)
+    elif _watches_nothing(recipe):
+        yield Problem(
+            path="optimizer.scheduler.name",
+            message=f"schedule {schedule.name} needs evaluations and the recipe has none to watch",
+            hint="set training.eval_every_steps and data.validation.fraction (or remote_uri)",
+        )
+    kind = OPTIMIZERS.get(recipe.optimizer.name)
+    if kind is not None and kind.own_schedule and schedule.name != "constant":
+        yield Problem(
+            path="optimizer.scheduler.name",
+            message=f"{recipe.optimizer.name} averages weights instead of lowering the rate",
+            hint="set optimizer.scheduler=constant; warmup_steps still counts",
+        )
     steps = recipe.training.max_steps
     if steps is not None and schedule.warmup_steps > steps:
         yield Problem(
             path="optimizer.scheduler.warmup_steps",
             message=f"{schedule.warmup_steps} warm-up steps are more than the run's {steps}",
         )
+
+
+def _sharded(recipe: Recipe) -> Iterator[Problem]:
+    """What does not work on shards of weights."""
+    if recipe.distributed.strategy != "fsdp":
+        return
+    kind = OPTIMIZERS.get(recipe.optimizer.name)
+    if kind is not None and not kind.elementwise:
+        fitting = ", ".join(name for name, kind in OPTIMIZERS.items() if kind.elementwise)
+        yield Problem(
+            path="optimizer.name",
+            message=f"{recipe.optimizer.name} needs whole matrices and fsdp shards them",
+            hint=f"set distributed.strategy=ddp, or an optimizer for shards: {fitting}",
+        )
+    if recipe.optimizer.offload:
+        yield Problem(
+            path="optimizer.offload",
+            message="fsdp has an offload of its own",
+            hint="set distributed.cpu_offload=true and optimizer.offload=false",
+        )
+    if recipe.adapter is not None and recipe.adapter.type == "qlora":
+        yield Problem(
+            path="adapter.type",
+            message="4-bit weights can't be sharded",
+            hint="set distributed.strategy=ddp, or adapter.type=lora",
+        )
+
+
+def _watches_nothing(recipe: Recipe) -> bool:
+    """Whether the schedule watches evaluations and the recipe makes none during training."""
+    kind = SCHEDULES.get(recipe.optimizer.scheduler.name)
+    if kind is None or not kind.watches:
+        return False
+    validation, training = recipe.data.validation, recipe.training
+    held_out = validation.fraction or validation.remote_uri or validation.split
+    return not held_out or not (training.eval_every_steps or training.eval_every_epochs)
 
 
 def _devices(recipe: Recipe) -> Iterator[Problem]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from nexa.backend import Estimate
 from nexa.errors import NexaError
+from nexa_torch.activations import activation_bytes, half_weight_bytes
 from nexa_torch.architectures import ARCHITECTURES, DEFAULT_ROW_LENGTH
 from nexa_torch.data.gguf_header import read_gguf_header
-from nexa_torch.optimizers import STATE_BYTES_PER_PARAMETER
+from nexa_torch.optimizers import state_bytes
 from nexa_torch.options import torch_options
 from nexa_torch.sources import ModelSource, resolve_source
 
@@ -24,10 +25,11 @@ _BYTES_TOKENIZER_VOCABULARY = 259
 _TOKENIZER_BYTES = 4 << 20
 # Resident memory of an interpreter that has imported torch, transformers and peft, measured on Linux.
 _LIBRARY_BYTES = 360_000_000
-# fp32 values of width d_model kept for the backward pass in each block: inputs of two norms, query,
-# attention's output, the residual sums; keys, values and the feed-forward layer are counted apart.
-_WIDE_VALUES_A_BLOCK = 7
-_FEED_FORWARD_VALUES = 4
+# bitsandbytes NF4: half a byte a weight, an 8-bit scale for 64 of them, an fp32 one for 256 of those.
+_NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+# oneDNN lays weights out anew for each product; between activations of other sizes the freed copies leave gaps
+# that little fits into. Measured with a 135M model: so much of the activations' size.
+_ONEDNN_GAPS = 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,19 +75,29 @@ def estimate(recipe: Recipe, resources: Resources) -> Estimate:
     if recipe.adapter is not None:
         trained = adapter_parameters(recipe, sizes)
         total += trained
-    state = STATE_BYTES_PER_PARAMETER.get(recipe.optimizer.name, 8) * trained
+    state = round(state_bytes(recipe.optimizer) * trained)
     saved = trained * _FP32 + (state if recipe.checkpointing.save_optimizer else 0)
+    tokens = _microbatch_tokens(recipe)
+    activations = activation_bytes(recipe, sizes, tokens)
     if recipe.training.max_steps is None:
         notes.append("the number of steps depends on the data; --dry-run counts it")
+    held = {
+        "weights": _weight_bytes(recipe, sizes, total),
+        "gradients": trained * _FP32,
+        "optimizer": 0 if recipe.optimizer.offload else state,
+    }
+    if recipe.distributed.strategy == "fsdp" and resources.world_size > 1:
+        held = _sharded(recipe, sizes, held, resources.world_size)
+    if recipe.checkpointing.async_save and not recipe.cluster.gpus_per_node:
+        held["copy being saved"] = saved
     return Estimate(
         parameters=total,
         trainable_parameters=trained,
         memory_bytes={
             "libraries": _LIBRARY_BYTES,
-            "weights": total * _FP32,
-            "gradients": trained * _FP32,
-            "optimizer": state,
-            "activations": _activation_bytes(recipe, sizes),
+            **held,
+            "activations": activations // sizes.layers if recipe.training.activation_offload else activations,
+            "matmul": _matmul_bytes(recipe, resources, activations),
             "logits": _logit_bytes(recipe, sizes),
         },
         checkpoint_bytes=saved + _TOKENIZER_BYTES,
@@ -94,8 +106,23 @@ def estimate(recipe: Recipe, resources: Resources) -> Estimate:
     )
 
 
+def _sharded(recipe: Recipe, sizes: ModelSizes, held: dict[str, int], processes: int) -> dict[str, int]:
+    """What each process holds of a sharded model, and the weights put together at the same time.
+
+    Those are the outermost group's (embedding, head, final norm) and of the blocks two, the one in use
+    and the next, or all where they stay after the forward pass.
+    """
+    outermost = sizes.vocabulary * sizes.width * (1 if sizes.tied else 2) + sizes.width
+    block = (sizes.parameters - outermost) // sizes.layers
+    together = min(2, sizes.layers) if recipe.distributed.reshard_after_forward else sizes.layers
+    whole = (outermost + together * block) * (_FP32 if recipe.training.precision in ("fp32", "tf32") else 2)
+    if recipe.distributed.cpu_offload and recipe.cluster.gpus_per_node:
+        return {"gathered weights": whole}
+    return {**{name: -(-size // processes) for name, size in held.items()}, "gathered weights": whole}
+
+
 def adapter_parameters(recipe: Recipe, sizes: ModelSizes) -> int:
-    """Parameters of a LoRA adapter: rank × (inputs + outputs) of each layer it is put on."""
+    """Parameters of a LoRA adapter: rank × (inputs + outputs) of each layer it is put on, DoRA's lengths besides."""
     assert recipe.adapter is not None
     names = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     targets = recipe.adapter.target_modules
@@ -104,7 +131,8 @@ def adapter_parameters(recipe: Recipe, sizes: ModelSizes) -> int:
         for name, shape in zip(names, sizes.linear_layers(), strict=True)
         if targets == "all-linear" or name in targets
     ]
-    return sizes.layers * recipe.adapter.rank * sum(inputs + outputs for inputs, outputs in layers)
+    lengths = sum(outputs for _, outputs in layers) if recipe.adapter.use_dora else 0
+    return sizes.layers * (recipe.adapter.rank * sum(inputs + outputs for inputs, outputs in layers) + lengths)
 
 
 def model_sizes(model: ModelSection) -> ModelSizes | None:
@@ -191,20 +219,27 @@ def _hub_folder(name: str, revision: str | None) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
-def _activation_bytes(recipe: Recipe, sizes: ModelSizes) -> int:
-    tokens = recipe.training.microbatch_size_per_gpu * (recipe.model.max_seq_len or DEFAULT_ROW_LENGTH)
-    keys = 2 * sizes.kv_heads * sizes.head_width
-    block = _WIDE_VALUES_A_BLOCK * sizes.width + keys + _FEED_FORWARD_VALUES * sizes.feed_forward
-    if recipe.training.activation_checkpointing:
-        # Each block keeps its input; one block at a time has all its values.
-        return tokens * (sizes.layers * sizes.width + block) * _FP32
-    return tokens * sizes.layers * block * (_FP32 if recipe.training.precision == "fp32" else 2)
+def _microbatch_tokens(recipe: Recipe) -> int:
+    return recipe.training.microbatch_size_per_gpu * (recipe.model.max_seq_len or DEFAULT_ROW_LENGTH)
+
+
+def _weight_bytes(recipe: Recipe, sizes: ModelSizes, total: int) -> int:
+    """Weights in fp32, the blocks' linear layers in 4 bits for qlora, and the copies that autocast makes."""
+    bytes_ = total * _FP32 + half_weight_bytes(recipe, sizes)
+    if recipe.adapter is not None and recipe.adapter.type == "qlora":
+        linear = sizes.layers * sum(inputs * outputs for inputs, outputs in sizes.linear_layers())
+        bytes_ -= round(linear * (_FP32 - _NF4_BYTES))
+    return bytes_
+
+
+def _matmul_bytes(recipe: Recipe, resources: Resources, activations: int) -> int:
+    """What oneDNN's products leave unusable, where it may be chosen for them."""
+    native = torch_options(recipe).cpu_matmul == "native" or recipe.training.precision != "fp32"
+    return 0 if native or resources.gpus_per_node else round(_ONEDNN_GAPS * activations)
 
 
 def _logit_bytes(recipe: Recipe, sizes: ModelSizes) -> int:
-    """Logits and their gradient of one chunk; the head's own gradient counts with the gradients."""
-    rows = min(
-        torch_options(recipe).loss_chunk,
-        recipe.training.microbatch_size_per_gpu * (recipe.model.max_seq_len or DEFAULT_ROW_LENGTH),
-    )
-    return 2 * rows * sizes.vocabulary * _FP32
+    """Logits of one chunk, which become their gradient; the head's own gradient counts with the gradients."""
+    rows = min(torch_options(recipe).loss_chunk, _microbatch_tokens(recipe))
+    half = recipe.training.precision in ("bf16", "fp16")
+    return rows * sizes.vocabulary * (_FP32 + (2 if half else 0))

@@ -16,14 +16,56 @@ from torch.nn import functional
 IGNORED = -100
 
 
-def _chunk_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Logits of a chunk; softmax and log-sum-exp of half-precision products are taken in fp32."""
-    logits = functional.linear(hidden, weight, bias)
-    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+_UNDERFLOWN = 1e-30
+"""Below this a probability in fp32 may have lost digits, and its logarithm with them."""
 
 
-def _losses(logits: Tensor, probabilities: Tensor, targets: Tensor) -> Tensor:
-    """Loss of each row from logits and their softmax.
+class _Head:
+    """An output head at work on chunks of positions, in buffers that all chunks share.
+
+    Fresh memory for every chunk would cost a page fault for every 4 KB of it, as long as the softmax takes.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, rows: int) -> None:
+        self.weight = weight.to(dtype)
+        self.bias = None if bias is None else bias.to(dtype)
+        self._products = weight.new_empty((rows, len(weight)), dtype=dtype)
+        # Softmax and log-sum-exp of half-precision products are taken in fp32.
+        half = dtype in (torch.bfloat16, torch.float16)
+        self._wide = torch.empty_like(self._products, dtype=torch.float32) if half else self._products
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits of a chunk, in a buffer that the next call overwrites."""
+        products, wide = self._products[: len(hidden)], self._wide[: len(hidden)]
+        if self.bias is None:
+            torch.mm(hidden, self.weight.T, out=products)
+        else:
+            torch.addmm(self.bias, hidden, self.weight.T, out=products)
+        return wide if wide.dtype == products.dtype else wide.copy_(products)
+
+    def narrow(self, gradient: Tensor) -> Tensor:
+        """The gradient of a chunk's logits in the dtype of products."""
+        products = self._products[: len(gradient)]
+        return gradient if gradient.dtype == products.dtype else products.copy_(gradient)
+
+    def losses(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of each position of a chunk, and the probabilities of all tokens there."""
+        logits = self.logits(hidden)
+        if logits.device.type != "cpu":
+            probabilities = torch.softmax(logits, dim=-1)
+            return _from_largest(logits, probabilities, targets), probabilities
+        # One pass over memory: each row of logits is replaced while it is in the cache.
+        probabilities = torch.softmax(logits, dim=-1, out=logits)
+        of_targets = probabilities.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+        losses = of_targets.log().neg_()
+        if (lost := (of_targets < _UNDERFLOWN).nonzero().squeeze(-1)).numel():
+            rows = functional.linear(hidden[lost], self.weight, self.bias).to(logits.dtype)
+            losses[lost] = functional.cross_entropy(rows, targets[lost], reduction="none")
+        return losses, probabilities
+
+
+def _from_largest(logits: Tensor, probabilities: Tensor, targets: Tensor) -> Tensor:
+    """Loss of each row from logits and their softmax, without a look at values that would hold up a GPU.
 
     The log-sum-exp is recovered from the largest logit, whose probability is at least 1 ÷ vocabulary
     and never underflows.
@@ -40,34 +82,35 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scale: float, chunk: int
     ) -> Tensor:
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
-        compute = (
-            torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else None
-        )
-        dtype = compute or hidden.dtype
+        dtype = _product_dtype(hidden)
+        # A mean's factor can push fp16 below its smallest number, so it is applied in fp32, at the end.
+        early, late = (1.0, scale) if dtype == torch.float16 else (scale, 1.0)
         with torch.autocast(hidden.device.type, enabled=False):
-            cast_weight, cast_bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-            total = hidden.new_zeros((), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32)
+            head = _Head(weight, bias, dtype, min(chunk, len(targets)))
+            total = hidden.new_zeros((), dtype=_sum_dtype(hidden))
             grad_hidden = torch.empty_like(hidden) if need_hidden else None
             grad_weight = None
             grad_bias = torch.zeros_like(bias) if need_bias else None
             for start in range(0, len(targets), chunk):
                 rows = slice(start, start + chunk)
                 part = hidden[rows].to(dtype)
-                logits = _chunk_logits(part, cast_weight, cast_bias)
-                gradient = torch.softmax(logits, dim=-1)
-                total += _losses(logits, gradient, targets[rows]).sum()
+                losses, gradient = head.losses(part, targets[rows])
+                total += losses.sum()
                 gradient[torch.arange(len(part), device=part.device), targets[rows]] -= 1.0
                 if grad_bias is not None:
                     grad_bias += gradient.sum(0)
-                gradient = gradient.to(dtype)
+                gradient = head.narrow(gradient)
                 if grad_hidden is not None:
-                    grad_hidden[rows] = (gradient @ cast_weight) * scale
+                    grad_hidden[rows] = gradient @ head.weight
                 if need_weight:
-                    grad_weight = _accumulate(grad_weight, gradient, part * scale, weight.dtype)
+                    grad_weight = _accumulate(grad_weight, gradient, part * early, weight.dtype)
+        if grad_hidden is not None:
+            grad_hidden *= scale
         if grad_bias is not None:
             grad_bias *= scale
-        if need_weight and grad_weight is None:
-            grad_weight = torch.zeros_like(weight)
+        if need_weight:
+            grad_weight = torch.zeros_like(weight) if grad_weight is None else grad_weight
+            grad_weight = grad_weight if late == 1.0 else grad_weight.mul_(late)
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         return total * scale
 
@@ -89,6 +132,22 @@ def _accumulate(total: Tensor | None, gradient: Tensor, hidden: Tensor, dtype: t
     return total.add_(gradient.T @ hidden)
 
 
+def _product_dtype(hidden: Tensor) -> torch.dtype:
+    """The dtype that matrix products of `hidden` are computed in here: autocast's, or its own."""
+    device = hidden.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+
+
+def _sum_dtype(hidden: Tensor) -> torch.dtype:
+    return torch.float64 if hidden.dtype == torch.float64 else torch.float32
+
+
+def _labelled(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Flat positions that carry loss, and what `hidden` and `targets` hold there."""
+    trained = (targets != IGNORED).flatten().nonzero().squeeze(-1)
+    return trained, hidden.flatten(0, -2).index_select(0, trained), targets.flatten().index_select(0, trained)
+
+
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, targets: Tensor, *, bias: Tensor | None = None, scale: float = 1.0, chunk: int = 512
 ) -> Tensor:
@@ -98,17 +157,36 @@ def linear_cross_entropy(
     is taken. Under autocast the products run in its dtype and the rest in fp32. Without gradients
     enabled only the loss is computed. The result does not depend on `chunk` beyond rounding.
     """
-    trained = (targets != IGNORED).flatten().nonzero().squeeze(-1)
-    hidden = hidden.flatten(0, -2).index_select(0, trained)
-    targets = targets.flatten().index_select(0, trained)
+    _, hidden, targets = _labelled(hidden, targets)
     if torch.is_grad_enabled():
         return _FusedLinearCrossEntropy.apply(hidden, weight, bias, targets, scale, chunk)
-    total = hidden.new_zeros((), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32)
-    for start in range(0, len(targets), chunk):
-        rows = slice(start, start + chunk)
-        logits = _chunk_logits(hidden[rows], weight, bias)
-        total += functional.cross_entropy(logits, targets[rows], reduction="sum")
+    total = hidden.new_zeros((), dtype=_sum_dtype(hidden))
+    dtype = _product_dtype(hidden)
+    with torch.autocast(hidden.device.type, enabled=False):
+        head = _Head(weight, bias, dtype, min(chunk, len(targets)))
+        for start in range(0, len(targets), chunk):
+            rows = slice(start, start + chunk)
+            total += head.losses(hidden[rows].to(dtype), targets[rows])[0].sum()
     return total * scale
+
+
+@torch.no_grad()
+def sample_targets(
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, bias: Tensor | None = None, chunk: int = 512
+) -> Tensor:
+    """Draw a token from the model's own prediction at every position of `targets` that is not IGNORED.
+
+    Shapes as for `linear_cross_entropy`. Uses the device's default generator.
+    """
+    trained, hidden, own = _labelled(hidden, targets)
+    head = _Head(weight, bias, _product_dtype(hidden), min(chunk, len(own)))
+    sampled = targets.flatten().clone()
+    with torch.autocast(hidden.device.type, enabled=False):
+        for start in range(0, len(own), chunk):
+            part = hidden[start : start + chunk].to(head.weight.dtype)
+            _, probabilities = head.losses(part, own[start : start + chunk])
+            sampled[trained[start : start + chunk]] = torch.multinomial(probabilities, 1).squeeze(-1)
+    return sampled.view_as(targets)
 
 
 def cross_entropy_of_logits(logits: Tensor, targets: Tensor, *, scale: float = 1.0) -> Tensor:

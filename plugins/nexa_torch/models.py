@@ -22,7 +22,7 @@ from nexa.errors import UserError
 from nexa.prepared import cache_root
 from nexa_torch.architectures import ARCHITECTURES
 from nexa_torch.data.locate import store_in_cache
-from nexa_torch.loss import cross_entropy_of_logits, linear_cross_entropy
+from nexa_torch.loss import IGNORED, cross_entropy_of_logits, linear_cross_entropy, sample_targets
 from nexa_torch.sources import ModelSource, resolve_source
 
 if TYPE_CHECKING:
@@ -67,12 +67,6 @@ class LanguageModel:
         parameters = list(self.network.parameters())
         return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
-    def recompute_activations(self) -> None:
-        """Keep block inputs only and compute the rest again in the backward pass."""
-        # Transformers before 5.20 know this under its older name alone.
-        enable = getattr(self.network, "activation_checkpointing_enable", None)
-        (enable or self.network.gradient_checkpointing_enable)({"use_reentrant": False})
-
     def hidden_states(self, input_ids: Tensor, positions: Tensor | None) -> Tensor:
         """Output of the last block, after the final norm: [rows, width, d_model].
 
@@ -90,6 +84,18 @@ class LanguageModel:
         arguments = {"position_ids": batch["positions"]} if self.takes_positions else {}
         logits = self.network(input_ids=batch["input_ids"], use_cache=False, **arguments).logits
         return cross_entropy_of_logits(logits, batch["labels"], scale=scale)
+
+    @torch.no_grad()
+    def sample_labels(self, batch: dict[str, Tensor], *, chunk: int) -> Tensor:
+        """The labels of a batch, each replaced by a token drawn from the model's own prediction there."""
+        if self.fused_head:
+            hidden = self.hidden_states(batch["input_ids"], batch["positions"])
+            head = self.network.get_output_embeddings()
+            return sample_targets(hidden, head.weight, batch["labels"], bias=head.bias, chunk=chunk)
+        arguments = {"position_ids": batch["positions"]} if self.takes_positions else {}
+        logits = self.network(input_ids=batch["input_ids"], use_cache=False, **arguments).logits
+        drawn = torch.multinomial(logits.flatten(0, -2).float().softmax(-1), 1).view_as(batch["labels"])
+        return torch.where(batch["labels"] == IGNORED, batch["labels"], drawn)
 
 
 def load_model(
@@ -231,6 +237,8 @@ def apply_lora(
 
     targets = section.target_modules
     config = LoraConfig(
+        use_dora=section.use_dora,
+        use_rslora=section.use_rslora,
         r=section.rank,
         lora_alpha=section.alpha,
         lora_dropout=section.dropout,
@@ -301,18 +309,27 @@ def save_model(
             generation.eos_token_id = stop_tokens(model.network, tokenizer)
         model.network.save_pretrained(folder, state_dict=dict(weights))
     else:
-        # PEFT wraps the network twice and names what lies below accordingly.
-        state = {f"base_model.model.{name}": value for name, value in weights.items()}
-        model.adapter.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
-        # PEFT adds a model card of empty headings; the manifest says what this is.
-        (folder / "README.md").unlink(missing_ok=True)
-        # PEFT keeps target modules as a set, whose order changes from process to process.
-        config = folder / "adapter_config.json"
-        values = json.loads(config.read_text(encoding="utf-8"))
-        if isinstance(values["target_modules"], list):
-            values["target_modules"].sort()
-        config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        save_adapter(model, folder, weights)
     tokenizer.save_pretrained(folder)
+
+
+def save_adapter(model: LanguageModel, folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write a model's adapter into `folder` as PEFT reads it, the same bytes from every process.
+
+    weights: at least the trained ones of `model.network`, by their names in its state.
+    """
+    assert model.adapter is not None, "the model has no adapter"
+    # PEFT wraps the network twice and names what lies below accordingly.
+    state = {f"base_model.model.{name}": value for name, value in weights.items()}
+    model.adapter.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
+    # PEFT adds a model card of empty headings; the manifest says what this is.
+    (folder / "README.md").unlink(missing_ok=True)
+    # PEFT keeps target modules as a set, whose order changes from process to process.
+    config = folder / "adapter_config.json"
+    values = json.loads(config.read_text(encoding="utf-8"))
+    if isinstance(values["target_modules"], list):
+        values["target_modules"].sort()
+    config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def stop_tokens(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

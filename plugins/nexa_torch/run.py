@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,21 +18,35 @@ from nexa_torch.tasks.registry import load_data_module, load_task
 
 if TYPE_CHECKING:
     from nexa.backend import RunResult
+    from nexa.recipe.schema import Recipe
     from nexa.worker.context import RunContext
+    from nexa_torch.callbacks.base import Callback
+    from nexa_torch.data.module import BaseDataModule
+    from nexa_torch.tasks.base import TrainingTask
 
 
 def run_training(context: RunContext) -> RunResult:
     """Train as the recipe of `context` says; see `nexa.backend.Backend.run`."""
-    quiet_libraries()
     recipe = recipe_from_document(dict(context.recipe))
+    data_module = load_data_module(recipe)
+    return run_task(context, recipe, load_task(recipe, data_module), data_module)
+
+
+def run_task(
+    context: RunContext,
+    recipe: Recipe,
+    task: TrainingTask,
+    data_module: BaseDataModule,
+    callbacks: Iterable[Callback] = (),
+) -> RunResult:
+    """Train a task on its data in the run of `context`, with the recipe's callbacks and others."""
+    quiet_libraries()
     cluster = recipe.cluster
     torch.set_num_threads(
         cluster.threads_per_process or _fair_share(cluster.processes_per_node or cluster.gpus_per_node or 1)
     )
     # Before anything large is allocated.
     memory = [] if cluster.gpus_per_node else [FreedMemory()]
-    data_module = load_data_module(recipe)
-    task = load_task(recipe, data_module)
     with process_group(
         context.rank,
         context.local_rank,
@@ -45,7 +60,7 @@ def run_training(context: RunContext) -> RunResult:
             context.rank,
             context.world_size,
             data_module=data_module,
-            callbacks=[*recipe_callbacks(recipe, task), *memory],
+            callbacks=[*recipe_callbacks(recipe, task), *memory, *callbacks],
             context=context,
             ranks=ranks,
         )

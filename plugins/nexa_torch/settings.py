@@ -10,6 +10,8 @@ from nexa.errors import PluginError
 from nexa.recipe.schema import Recipe
 from nexa_torch.architectures import ARCHITECTURES
 from nexa_torch.data.locate import PACKAGE_SCHEME
+from nexa_torch.optimizers import OPTIMIZERS
+from nexa_torch.schedules import SCHEDULE_FIELDS, SCHEDULES
 from nexa_torch.tasks.registry import LANGUAGE, find_task
 
 if TYPE_CHECKING:
@@ -17,21 +19,23 @@ if TYPE_CHECKING:
 
     from nexa.specs import TaskSpec
 
+_Rule = Callable[[Recipe], "str | None"]
+
 _HUB_DATA = "hf:"
+_OPTIMIZER_FIELDS = ("betas", "eps", "momentum", "hessian_interval", "hessian_scale")
+_AUTOCAST = {"bf16": "bfloat16", "fp16": "float16"}
 _LANGUAGE_KEYS = (
     *(f"model.{key}" for key in ("revision", "tokenizer", "chat_template", "max_seq_len")),
     *(f"model.{size}" for size in ("d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff")),
     *(f"data.{key}" for key in ("format", "split", "dataset_version", "expected_dataset_hash", "local_cache_root")),
     *(f"data.{key}" for key in ("validation.*", "max_documents", "packing", "train_on")),
     "training.activation_checkpointing",
+    "training.checkpoint_every_blocks",
+    "training.compile",
     "adapter.*",
     "samples.*",
 )
 """What language models and text data alone have; another task heeds those that its spec names."""
-_WITHOUT_FLOOR = ("constant",)
-
-
-_Rule = Callable[[Recipe], "str | None"]
 
 
 def answer_settings(recipe: Recipe) -> Sequence[SettingAnswer]:
@@ -98,6 +102,19 @@ def _validation_split(recipe: Recipe) -> str | None:
     return None if uri.startswith(_HUB_DATA) else "only hub data sets have splits"
 
 
+def _schedule_field(field: str) -> _Rule:
+    """A rule that refuses a field of the schedule section where the chosen schedule does not use it."""
+
+    def rule(recipe: Recipe) -> str | None:
+        name = recipe.optimizer.scheduler.name
+        if name not in SCHEDULES or field in SCHEDULES[name].fields:
+            return None
+        users = ", ".join(other for other, kind in SCHEDULES.items() if field in kind.fields)
+        return f"schedule {name} has no {field}; these have: {users}"
+
+    return rule
+
+
 def _not_streamed(reason: str) -> _Rule:
     """The rule of a field that streamed data rules out."""
     return lambda recipe: reason if recipe.data.streaming else None
@@ -107,28 +124,49 @@ def _window(recipe: Recipe) -> str | None:
     return None if recipe.data.streaming else "only streamed data has windows; set data.streaming: true"
 
 
-def _min_lr_ratio(recipe: Recipe) -> str | None:
-    name = recipe.optimizer.scheduler.name
-    return f"schedule {name} does not fall" if name in _WITHOUT_FLOOR else None
+def _optimizer_field(field: str) -> _Rule:
+    """A rule that refuses a field of the optimizer section where the chosen optimizer does not use it."""
+
+    def rule(recipe: Recipe) -> str | None:
+        name = recipe.optimizer.name
+        if name not in OPTIMIZERS or field in OPTIMIZERS[name].defaults:
+            return None
+        users = ", ".join(other for other, kind in OPTIMIZERS.items() if field in kind.defaults)
+        return f"optimizer {name} has no {field}; these have: {users}"
+
+    return rule
 
 
-def _decay_steps(recipe: Recipe) -> str | None:
-    name = recipe.optimizer.scheduler.name
-    return None if name == "wsd" else f"schedule {name} has no separate decay; wsd has"
+def _needs_gpu(what: str) -> _Rule:
+    """A rule that refuses a field where the run has no GPU."""
+    return lambda recipe: None if recipe.cluster.gpus_per_node else f"{what} needs a CUDA GPU; cluster.gpus_per_node=0"
 
 
-def _adam_only(recipe: Recipe) -> str | None:
-    return "sgd has no moments" if recipe.optimizer.name == "sgd" else None
-
-
-def _qlora(recipe: Recipe) -> str | None:
-    if recipe.adapter is not None and recipe.adapter.type == "qlora":
-        return "4-bit base weights need a CUDA GPU and bitsandbytes; use lora"
-    return None
+def _checkpoint_every_blocks(recipe: Recipe) -> str | None:
+    return None if recipe.training.activation_checkpointing else "activation_checkpointing is off"
 
 
 def _precision(recipe: Recipe) -> str | None:
-    return "torch.autocast(bfloat16), weights and optimizer in fp32" if recipe.training.precision == "bf16" else None
+    name = recipe.training.precision
+    if name == "tf32":
+        return "fp32 with CUDA matrix products in tf32"
+    dtype = _AUTOCAST.get(name)
+    if dtype is None:
+        return None
+    scaled = ", loss scaled" if name == "fp16" else ""
+    return f"torch.autocast({dtype}), weights and optimizer in fp32{scaled}"
+
+
+def _tf32(recipe: Recipe) -> str | None:
+    if recipe.training.precision == "tf32" and not recipe.cluster.gpus_per_node:
+        return "tf32 is a mode of CUDA GPUs; use fp32 or bf16 on CPU"
+    return None
+
+
+def _adapter_type(recipe: Recipe) -> str | None:
+    if recipe.adapter is None or recipe.adapter.type != "qlora":
+        return None
+    return "every linear layer but the output head in bitsandbytes NF4, with peft's LoRA on top"
 
 
 def _strategy(recipe: Recipe) -> str | None:
@@ -166,11 +204,12 @@ _REFUSALS: Mapping[str, _Rule] = {
     "data.validation.fraction": _not_streamed("a stream can't be divided; name held-out data in remote_uri"),
     "training.epochs": _not_streamed("a stream does not say how long it is; set training.max_steps"),
     "data.validation.split": _validation_split,
-    "optimizer.scheduler.min_lr_ratio": _min_lr_ratio,
-    "optimizer.scheduler.decay_steps": _decay_steps,
-    "optimizer.betas": _adam_only,
-    "optimizer.eps": _adam_only,
-    "adapter.type": _qlora,
+    "training.precision": _tf32,
+    "training.checkpoint_every_blocks": _checkpoint_every_blocks,
+    "training.activation_offload": _needs_gpu("activation offload"),
+    **{f"optimizer.scheduler.{name}": _schedule_field(name) for name in SCHEDULE_FIELDS},
+    **{f"optimizer.{name}": _optimizer_field(name) for name in _OPTIMIZER_FIELDS},
+    "optimizer.offload": _needs_gpu("optimizer offload"),
     "distributed.reshard_after_forward": _sharded_only,
     "distributed.cpu_offload": _cpu_offload,
 }
@@ -178,6 +217,7 @@ _REFUSALS: Mapping[str, _Rule] = {
 _TRANSLATIONS: Mapping[str, _Rule] = {
     "training.early_stopping": _early_stopping,
     "training.precision": _precision,
+    "adapter.type": _adapter_type,
     "adapter.target_modules": _target_modules,
     "distributed.strategy": _strategy,
 }

@@ -35,3 +35,18 @@ class WandbOptions(Section):
     """offline keeps everything in the run's folder for `wandb sync` to send later. Default: WANDB_MODE, or online."""
     tags: list[NonEmpty] = []
     """Tags shown in W&B."""
+
+
+class TrackioOptions(Section):
+    """Section `trackio`."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    project: NonEmpty = "nexa"
+    """Project the run belongs to."""
+    run: NonEmpty | None = None
+    """Name shown for the run. Default: the Nexa run id."""
+    folder: NonEmpty | None = None
+    """Folder of trackio's files, to be named to `trackio show` by TRACKIO_DIR. Default: trackio's own."""
+    space: NonEmpty | None = None
+    """Hugging Face Space ("user/name") to send to. Default: files on this machine alone."""

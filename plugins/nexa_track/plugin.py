@@ -1,4 +1,4 @@
-"""Registers the observers `tensorboard` and `wandb`; imports neither library."""
+"""Registers the observers `tensorboard`, `wandb` and `trackio`; imports none of the libraries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nexa.specs import ObserverSpec
 
 @hookimpl
 def nexa_register_observers() -> Iterable[ObserverSpec]:
-    """Return the observers `tensorboard` and `wandb`."""
+    """Return the observers `tensorboard`, `wandb` and `trackio`."""
     return [
         ObserverSpec(
             name="tensorboard",
@@ -23,5 +23,11 @@ def nexa_register_observers() -> Iterable[ObserverSpec]:
             summary="Sends metrics and samples to Weights & Biases, online or offline",
             factory="nexa_track.wandb:WandbObserver",
             options_model="nexa_track.options:WandbOptions",
+        ),
+        ObserverSpec(
+            name="trackio",
+            summary="Logs metrics and samples with trackio, into local files or a Hugging Face Space",
+            factory="nexa_track.trackio:TrackioObserver",
+            options_model="nexa_track.options:TrackioOptions",
         ),
     ]

@@ -12,6 +12,7 @@ import json
 import random
 import tempfile
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -43,23 +44,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "conversations.jsonl"
         conversations = write_conversations(path, options.documents)
-        recipe = Recipe.model_validate(
-            {
-                "method": "sft",
-                "model": {
-                    "name": "llama",
-                    **{"d_model": 64, "n_layers": 1, "n_heads": 2},
-                    "max_seq_len": options.row_length,
-                    "tokenizer": TOKENIZER,
-                },
-                "data": {"remote_uri": str(path)},
-            }
-        )
-        tokenizer = load_tokenizer(recipe.model)
+        folders = (Path(name) / f"cache-{number}" for number in count())
+        document: dict[str, Any] = {
+            "method": "sft",
+            "model": {
+                "name": "llama",
+                **{"d_model": 64, "n_layers": 1, "n_heads": 2},
+                "max_seq_len": options.row_length,
+                "tokenizer": TOKENIZER,
+            },
+            "data": {"remote_uri": str(path)},
+        }
+
+        def recipe(cache: Path) -> Recipe:
+            """The recipe with a cache folder of its own, so that nothing is prepared yet."""
+            data = {**document["data"], "local_cache_root": str(cache)}
+            return Recipe.model_validate({**document, "data": data})
+
+        kept = recipe(next(folders))
+        tokenizer = load_tokenizer(kept.model)
         texts = tokenizer.apply_chat_template(conversations, tokenize=False)
         trl = TRL(path, tokenizer, options.row_length, Path(name))
         candidates = {
-            "nexa": lambda: prepare_data(recipe, tokenizer=tokenizer),
+            "nexa": lambda: prepare_data(recipe(next(folders)), tokenizer=tokenizer),
+            "nexa, prepared before": lambda: prepare_data(kept, tokenizer=tokenizer),
             "encode_batch_fast": lambda: tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False),
             "TRL bfd": lambda: trl.prepare(processes=None),
             "TRL bfd, 2 processes": lambda: trl.prepare(processes=2),
@@ -70,20 +78,20 @@ def main(argv: Sequence[str] | None = None) -> None:
             candidate="nexa",
             target="≤0.35x TRL's best",
         )
-        data = prepare_data(recipe, tokenizer=tokenizer)
+        data = prepare_data(kept, tokenizer=tokenizer)
         print(f"\nnexa: {data.summary}")
         print("\n".join(data.warnings))
         rows = trl.prepare(processes=None)
-        kept = sum(map(len, rows["input_ids"]))
+        packed = sum(map(len, rows["input_ids"]))
         total = sum(map(len, tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)))
-        empty = len(rows) * options.row_length - kept
+        empty = len(rows) * options.row_length - packed
         ours = len(data.train) * options.row_length - data.train.token_count
         print(f"TRL bfd: {len(rows):,} rows, {empty / (len(rows) * options.row_length):.2%} of them empty")
-        print(f"tokens dropped of {total:,}: nexa {total - data.train.token_count:,}, TRL {total - kept:,}")
+        print(f"tokens dropped of {total:,}: nexa {total - data.train.token_count:,}, TRL {total - packed:,}")
         print(f"empty places: nexa {ours:,}, TRL {empty:,}: {ours / max(empty, 1):.2f}x  [target: ≤0.2x]")
 
 
-def write_conversations(path: Path, count: int) -> list[list[dict[str, str]]]:
+def write_conversations(path: Path, number: int) -> list[list[dict[str, str]]]:
     """Conversations of one to three exchanges, cut from the documentation that comes with Python."""
     from pydoc_data.topics import topics
 
@@ -96,7 +104,7 @@ def write_conversations(path: Path, count: int) -> list[list[dict[str, str]]]:
         return " ".join(words[start : start + length]).strip() or "empty"
 
     conversations = []
-    for _ in range(count):
+    for _ in range(number):
         turns = []
         for _ in range(generator.choice([1, 1, 1, 2, 3])):
             turns.append({"role": "user", "content": text(20)})

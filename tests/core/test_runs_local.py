@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from nexa.errors import NexaError, RunError
+from nexa.errors import NexaError, RunError, UserError
 from nexa.runs import actions
 from nexa.runs.state import State, run_status
 from nexa.worker.processes import processes_of
@@ -235,3 +235,35 @@ def test_a_job_that_can_not_be_recorded_does_not_run_on(runs):
         runs.submit(run, attempt)
     assert processes_of(run.path) == []
     assert run_status(run).state in (State.FAILED, State.STOPPED, State.KILLED)
+
+
+@pytest.mark.parametrize(("lead", "state"), [(598, State.STOPPED), (1, State.COMPLETED)])
+def test_a_time_limit_stops_the_run_with_a_checkpoint(runs, lead, state):
+    run = runs.make(steps=40, step_seconds=0.1)
+    plan = json.loads((run.path / "plan.json").read_text())
+    plan["recipe"]["cluster"].update(time_limit="10m", stop_lead_seconds=lead)
+    (run.path / "plan.json").write_text(json.dumps(plan))
+    status = runs.await_end(runs.start(run))
+    assert status.state is state
+    if state is State.STOPPED:
+        assert status.reason == "time limit of 10m"
+        assert status.checkpoint is not None
+
+
+def test_workers_that_do_not_stop_are_ended_at_the_time_limit(runs):
+    run = runs.make(steps=40, hang_at=2)
+    plan = json.loads((run.path / "plan.json").read_text())
+    plan["recipe"]["cluster"].update(time_limit="3s", stop_lead_seconds=1)
+    (run.path / "plan.json").write_text(json.dumps(plan))
+    status = runs.await_end(runs.start(run))
+    assert status.state is State.KILLED
+    assert "time limit" in status.reason
+    runs.await_no_processes(run)
+
+
+def test_a_local_run_has_no_queue_to_go_back_to(runs):
+    run = runs.launch(steps=10_000, step_seconds=0.05)
+    with pytest.raises(UserError, match="has no queue") as caught:
+        actions.requeue(run)
+    assert "nexa resume" in caught.value.hint
+    actions.kill(run)

@@ -15,7 +15,10 @@ from pages import PAGES, ROOT, Command, anchors, blocks, commands, links
 
 from nexa.cli.main import command as nexa_command
 
-OTHER_PROGRAMS = {"cd", "git", "pip", "python", "python3", ".venv/bin/pip", ".venv/bin/python", "source", "export"}
+OTHER_PROGRAMS = {
+    *("cd", "export", "git", "pip", "python", "python3", "source", "torchrun"),
+    *(".venv/bin/pip", ".venv/bin/python"),
+}
 QUICK = re.compile(
     r"nexa( --help| --version| doctor| plugins| recipe (list|show|validate|schema)\b.*| runs| artifacts list"
     r"| launch quickstart --explain| launch quickstart --dry-run)?"

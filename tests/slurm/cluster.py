@@ -224,8 +224,8 @@ class Cluster:
         _wait_until(lambda: self._answers("scontrol", "ping"), "the controller", self)
 
     def stop_controller(self) -> None:
-        """End slurmctld as an outage does; jobs go on."""
-        self._end("slurmctld")
+        """End slurmctld in order, so that it has saved its state; jobs go on."""
+        self._end("slurmctld", signal.SIGTERM)
 
     def start_node(self, node: str) -> None:
         """Start the slurmd of one node."""
@@ -233,16 +233,18 @@ class Cluster:
 
     def kill_node(self, node: str) -> None:
         """Kill a node as a power cut does: its slurmd and everything it started."""
-        for pid in self.processes():
-            words = _words(pid)
-            if (words[:1] and words[0].endswith("slurmd") and node in words) or _job_node(pid) == node:
-                _signal(pid, signal.SIGKILL)
+        # Slurm's own processes first: they would report the end of the rest.
+        self.kill_slurmd(node)
+        doomed = [pid for pid in self.processes() if _job_node(pid) == node]
+        parents = {_parent(pid) for pid in doomed}
+        for pid in [*(parent for parent in parents if "slurmstepd" in " ".join(_words(parent))), *doomed]:
+            _signal(pid, signal.SIGKILL)
 
     def kill_slurmd(self, node: str) -> None:
         """Kill a node's slurmd alone: its jobs' processes go on, out of Slurm's sight."""
         for pid in self.processes():
             words = _words(pid)
-            if words[:1] and words[0].endswith("slurmd") and node in words:
+            if words[:1] and Path(words[0]).name == "slurmd" and node in words:
                 _signal(pid, signal.SIGKILL)
 
     def wait_idle(self) -> None:
@@ -293,10 +295,10 @@ class Cluster:
                 start_new_session=True,
             )
 
-    def _end(self, program: str) -> None:
+    def _end(self, program: str, number: signal.Signals) -> None:
         pids = [pid for pid in self.processes() if _words(pid)[:1] and Path(_words(pid)[0]).name == program]
         for pid in pids:
-            _signal(pid, signal.SIGKILL)
+            _signal(pid, number)
         _wait_until(lambda: not set(pids) & set(self.processes()), f"the end of {program}", self)
 
 
@@ -342,6 +344,14 @@ def _variables(pid: int) -> dict[str, str]:
     return dict(entry.partition("=")[::2] for entry in entries)
 
 
+def _parent(pid: int) -> int:
+    """Parent of a process; 0 for one that is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
 def _job_node(pid: int) -> str | None:
     """The node that a process of a job runs on."""
     return _variables(pid).get("SLURMD_NODENAME")
@@ -354,7 +364,7 @@ def _processes_of(folder: Path) -> list[int]:
     pid = os.getpid()
     while pid > 1:
         spared.add(pid)
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        pid = _parent(pid)
     found = []
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit() or int(entry.name) in spared:

@@ -43,7 +43,7 @@ def cluster() -> Iterator[Cluster]:
     yield from _cluster(accounting=False)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def accounting_cluster() -> Iterator[Cluster]:
     """Three idle nodes with slurmdbd and MariaDB."""
     yield from _cluster(accounting=True)

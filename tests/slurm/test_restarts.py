@@ -114,7 +114,7 @@ def test_a_killed_slurmd_does_not_make_two_of_one_run(runs):
         assert runs.metrics(run, 1)[-1]["step"] == last
     finally:
         runs.cluster.start_node(node)
-    assert [state for state, _ in runs.ends(run)] == ["lost", "completed"]
+    assert [state for state, _ in runs.ends(run)] in (["lost", "completed"], ["stopped", "completed"])
     assert_exact(runs, run, 300)
 
 

@@ -6,7 +6,8 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from threading import Thread
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -16,6 +17,9 @@ from nexa.runs.progress import Progress
 from nexa.text import sanitize, sanitize_line
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nexa.runs.logfile import LogFile
     from nexa.runs.state import RunStatus
     from nexa.runs.store import Run
 
@@ -26,6 +30,8 @@ _STATUS_SECONDS = 0.5
 _PLAIN_SECONDS = (2.0, 60.0)
 _PLAIN_LINES = 30
 _LOG_LINES = 12
+# A terminal that takes nothing any more must not keep an ended run from ending.
+_LAST_LOOK_SECONDS = 5.0
 
 
 class _View(Protocol):
@@ -53,9 +59,27 @@ def follow(run: Run) -> int:
     return report_end(run, status)
 
 
-def _watch(run: Run, view: _View) -> RunStatus:
-    """Feed the view with the newest attempt's events until the run has ended."""
+@contextmanager
+def followed(run: Run, stream: IO[str], *, log: Path) -> Iterator[None]:
+    """Show on `stream` what the block, which is the run, does: its progress, and what it prints to `log`."""
+    from nexa.runs.logfile import LogFile
+
+    def watch() -> None:
+        with _view(stream) as view:
+            _watch(run, view, log=LogFile(log))
+
+    watcher = Thread(target=watch, name="progress", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        watcher.join(_LAST_LOOK_SECONDS)
+
+
+def _watch(run: Run, view: _View, *, log: LogFile | None = None) -> RunStatus:
+    """Feed the view with the newest attempt's events, and what is printed to `log`, until the run has ended."""
     from nexa.events.reader import EventReader
+    from nexa.logs import is_record, show_line
     from nexa.runs.state import run_status
 
     progress = Progress()
@@ -75,6 +99,10 @@ def _watch(run: Run, view: _View) -> RunStatus:
             progress.update(record)
             for text in _lines(record):
                 view.line(text)
+        for text in log.new_lines(final=not status.active) if log is not None else []:
+            # Nexa's own records are told as events.
+            if not is_record(text):
+                view.line(show_line(text))
         view.show(progress)
         if not status.active:
             return status
@@ -100,11 +128,12 @@ def _lines(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 @contextmanager
-def _view() -> Iterator[_View]:
-    if not sys.stdout.isatty():
-        yield _PlainView()
+def _view(stream: IO[str] | None = None) -> Iterator[_View]:
+    target = stream or sys.stdout
+    if not target.isatty():
+        yield _PlainView(target)
         return
-    view = _TerminalView()
+    view = _TerminalView(target)
     with view.bar:
         yield view
 
@@ -131,14 +160,15 @@ def _phase(progress: Progress) -> str:
 class _PlainView:
     """For files and pipes: a line every few seconds at most."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
         self._shown: tuple[str, int | None, float | None] | None = None
         self._begin = time.monotonic()
         self._next = 0.0
 
     def line(self, text: str) -> None:
         """Print one line."""
-        click.echo(text)
+        click.echo(text, file=self._stream)
 
     def show(self, progress: Progress) -> None:
         """Print a line when something changed and the last line is some seconds old, or at the end."""
@@ -155,13 +185,13 @@ class _PlainView:
             parts = [f"step {units.steps(progress.step, progress.total_steps)}", *parts, *_figures(progress)]
             if progress.seconds_left:
                 parts.append(f"{units.duration(progress.seconds_left)} left")
-        click.echo("  ".join(parts))
+        click.echo("  ".join(parts), file=self._stream)
 
 
 class _TerminalView:
     """For a terminal: one bar that is redrawn, lines above it."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: IO[str]) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
@@ -171,7 +201,7 @@ class _TerminalView:
             BarColumn(bar_width=None),
             TextColumn("{task.fields[figures]}", markup=False),
         )
-        self.bar = Bar(*columns, console=Console(), expand=True, refresh_per_second=8)
+        self.bar = Bar(*columns, console=Console(file=stream), expand=True, refresh_per_second=8)
         self._task = self.bar.add_task("starting", total=None, figures="")
 
     def line(self, text: str) -> None:

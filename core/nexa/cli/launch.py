@@ -118,7 +118,7 @@ def _dry_run(plan: Plan, *, as_json: bool) -> int:
     else:
         click.echo(plan_text(plan))
         click.echo(preview_text(preview, colour=sys.stdout.isatty()))
-        click.echo("Dry run: nothing was started and nothing was written.")
+        click.echo("Dry run: nothing was started.")
     plan.require_startable()
     return 0
 

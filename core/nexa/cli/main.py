@@ -31,6 +31,7 @@ class CommandEntry:
 
 COMMANDS: dict[str, CommandEntry] = {
     "launch": CommandEntry("nexa.cli.launch:command", "Train what a recipe describes.", "Train"),
+    "train": CommandEntry("nexa.cli.train:command", "Train in this process, also under torchrun.", "Train"),
     "resume": CommandEntry("nexa.cli.resume:command", "Continue a run from its newest checkpoint.", "Train"),
     "stop": CommandEntry("nexa.cli.stop:command", "Save a checkpoint, then end a run.", "Train"),
     "kill": CommandEntry("nexa.cli.kill:command", "End a run at once, without a checkpoint.", "Train"),
@@ -42,6 +43,9 @@ COMMANDS: dict[str, CommandEntry] = {
     "metrics": CommandEntry("nexa.cli.metrics:command", "Print a run's losses and speeds.", "Watch"),
     "diff": CommandEntry("nexa.cli.diff:command", "Show in which settings and metrics runs differ.", "Watch"),
     "recipe": CommandEntry("nexa.cli.recipe:command", "List, show, check and make recipes.", "Prepare"),
+    "verify-resume": CommandEntry(
+        "nexa.cli.verify_resume:command", "Cut and resume a run, and compare it bit by bit.", "Prepare"
+    ),
     "prepare": CommandEntry("nexa.cli.prepare:command", "Make a recipe's data ready before a run.", "Prepare"),
     "data": CommandEntry("nexa.cli.data:command", "Look at data as training sees it.", "Prepare"),
     "plugins": CommandEntry("nexa.cli.plugins:command", "List plugins and what is wrong with them.", "Prepare"),
@@ -87,7 +91,7 @@ class LazyGroup(click.Group):
             headings.setdefault(entry.heading, []).append((name, entry.help))
         for heading, rows in headings.items():
             with formatter.section(heading):
-                formatter.write_dl(rows, col_max=12)
+                formatter.write_dl(rows, col_max=16)
 
 
 def _use_own_plugins_only(ctx: click.Context, param: click.Parameter, value: bool) -> None:

@@ -11,6 +11,7 @@ from nexa.cli.runref import run_argument
 
 @click.command()
 @run_argument
+@click.argument("overrides", nargs=-1, metavar="[KEY.PATH=VALUE]...")
 @click.option(
     "--follow/--detach",
     "follow",
@@ -25,10 +26,23 @@ from nexa.cli.runref import run_argument
 )
 @click.option("--force", is_flag=True, help="Also when the run only looks lost (lost?, stale).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def command(reference: str, follow: bool | None, checkpoint: str | None, force: bool, as_json: bool) -> int:
+def command(
+    reference: str,
+    overrides: tuple[str, ...],
+    follow: bool | None,
+    checkpoint: str | None,
+    force: bool,
+    as_json: bool,
+) -> int:
     """Continue a run from its newest checkpoint that verifies, or from the beginning if it has none.
 
-    RUN is an id, the start of one, a name (its newest run), or `latest`.
+    RUN is an id, the start of one, a name (its newest run), or `latest`. KEY.PATH=VALUE gives it other
+    machines, processes or another strategy (cluster.*, distributed.*, checkpointing.*, the microbatch) from
+    now on; the rows of each step stay the same.
+
+    \b
+    nexa resume latest
+    nexa resume latest cluster.processes_per_node=2 distributed=fsdp
     """
     from nexa.cli.output import print_json
     from nexa.cli.runref import open_run, status_document
@@ -36,7 +50,7 @@ def command(reference: str, follow: bool | None, checkpoint: str | None, force: 
     from nexa.runs.state import run_status
 
     run = open_run(reference)
-    attempt = resume(run, checkpoint=checkpoint, force=force)
+    attempt = resume(run, checkpoint=checkpoint, overrides=overrides, force=force)
     if as_json:
         print_json(status_document(run, run_status(run)))
         if not follow:

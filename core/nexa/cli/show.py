@@ -116,7 +116,20 @@ def _facts(run: Run, status: RunStatus) -> Iterator[tuple[str, str]]:
     yield "launched", f"{units.clock(status.created_at)} by {document.get('user')} on {document.get('host')}"
     yield "command", shlex.join(map(str, document.get("argv") or []))
     yield "continues", str(document.get("parent") or "")
+    yield "verified", _certificate(run)
     yield "folder", str(run.path)
+
+
+def _certificate(run: Run) -> str:
+    """What `nexa verify-resume` found out with this run, empty where it was not part of one."""
+    from nexa.files import read_json
+    from nexa.verification.resume import CERTIFICATE
+
+    document = read_json(run.path / CERTIFICATE)
+    if document is None:
+        return ""
+    kinds = ", ".join(f"{cut['signal']} while {cut['phase']} at step {cut['step']}" for cut in document["cuts"])
+    return f"cut and resumed ({kinds or 'no cut was made'}): {document['verdict']}"
 
 
 def _machine(run: Run) -> str:

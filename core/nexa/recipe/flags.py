@@ -127,6 +127,13 @@ SEED_FLAGS: tuple[SeedFlag, ...] = (
         type=POSITIVE,
         help="Optimizer steps to train.",
     ),
+    SeedFlag(
+        option="--epochs",
+        keys=("training.epochs",),
+        resets=("training.max_steps",),
+        type=click.FLOAT,
+        help="Passes over the training data.",
+    ),
     SeedFlag(option="--lr", keys=("optimizer.lr",), type=click.FLOAT, help="Peak learning rate."),
     SeedFlag(
         option="--warmup",

@@ -1,7 +1,7 @@
 """From a recipe's name to a validated `Recipe`: read, extend, override, check, all problems at once.
 
-Layers, strongest first: flags, overrides (`key.path=value`), the recipe, the recipes it extends,
-user settings, defaults. Mappings merge key by key, lists are replaced, and `null` takes a value back
+Layers, strongest first: flags, overrides (`key.path=value`), variables, the recipe, the recipes it
+extends, user settings, defaults. Mappings merge key by key, lists are replaced, and `null` takes a value back
 to its default (or is the value, where a field allows null).
 """
 
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from nexa.recipe.schema import Recipe
     from nexa.settings import Settings
 
-__all__ = ["LoadedRecipe", "Origin", "OriginKind", "load_recipe"]
+__all__ = ["LoadedRecipe", "Origin", "OriginKind", "RecipeTree", "load_recipe", "read_tree", "resolve_tree"]
+
+UNNAMED = "run"
+"""Name of a recipe that stands in no file."""
 
 _OVERRIDE = re.compile(r"(?P<key>[^=+]+)(?P<append>\+?)=(?P<value>.*)", re.DOTALL)
 _SCHEDULE = ("optimizer", "scheduler")
@@ -46,6 +49,26 @@ class LoadedRecipe:
     origins: Mapping[str, Origin]
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecipeTree:
+    """The merged layers of a recipe before validation.
+
+    root: the values, each with its origin. path, files: as in `LoadedRecipe`; without a file, path is
+    a name in the current folder. problems: what could not be read of overrides and variables.
+    """
+
+    root: Node
+    path: Path
+    files: tuple[Path, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    def typed(self, key: str, node: Node, *, append: bool = False, folder: Path | None = None) -> RecipeTree:
+        """The tree with a value at a dotted key; relative paths in it count from `folder`, else the current one."""
+        if append:
+            node = _appended(self.root.find(key.split(".")), node)
+        return replace(self, root=merge(self.root, _prepared(nest(key, node), folder or Path.cwd())))
+
+
 def load_recipe(
     source: str | Path, *, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
 ) -> LoadedRecipe:
@@ -57,21 +80,35 @@ def load_recipe(
 
     Raises UserError where there is no such recipe, RecipeError with every problem found.
     """
-    from nexa.recipe.validate import validate_tree
+    return resolve_tree(apply_typed(read_tree(source), overrides, flags or {}))
 
+
+def read_tree(source: str | Path | None) -> RecipeTree:
+    """The layers of files and settings, merged: those of the recipe called `source`, or of settings alone.
+
+    Raises UserError where there is no such recipe, RecipeError where a file can't be read.
+    """
+    if source is None:
+        return RecipeTree(root=merged_layers(()), path=Path.cwd() / UNNAMED)
     path = find_recipe(source)
     chain = read_chain(path)
-    root, problems = _apply_typed(merged_layers(chain), overrides, flags or {})
-    recipe, found = validate_tree(root)
-    problems += found
+    return RecipeTree(root=merged_layers(chain), path=path, files=tuple(file for file, _ in chain))
+
+
+def resolve_tree(tree: RecipeTree) -> LoadedRecipe:
+    """Validate a tree. Raises RecipeError with every problem found."""
+    from nexa.recipe.validate import validate_tree
+
+    recipe, found = validate_tree(tree.root)
+    problems = [*tree.problems, *found]
     if recipe is None or problems:
-        raise _all_problems(problems)
+        raise all_problems(problems)
     return LoadedRecipe(
         recipe=recipe,
-        path=path,
-        name=path.stem,
-        files=tuple(file for file, _ in chain),
-        origins=_origins(recipe, root),
+        path=tree.path,
+        name=tree.path.stem,
+        files=tree.files,
+        origins=_origins(recipe, tree.root),
     )
 
 
@@ -132,23 +169,20 @@ def _prepared(layer: Node, folder: Path) -> Node:
     return absolute_paths(layer, folder)
 
 
-def _apply_typed(root: Node, overrides: Sequence[str], flags: Mapping[str, Any]) -> tuple[Node, list[Problem]]:
+def apply_typed(tree: RecipeTree, overrides: Sequence[str], flags: Mapping[str, Any]) -> RecipeTree:
     """Put overrides, then flags, over the tree; overrides that can't be read become problems."""
-    problems: list[Problem] = []
-    typed: list[tuple[str, Node, bool]] = []
+    problems = list(tree.problems)
     for text in overrides:
         try:
-            typed.append(parse_override(text))
+            key, node, append = parse_override(text)
         except RecipeError as error:
             problems += error.problems
+            continue
+        tree = tree.typed(key, node, append=append)
     for key, value in flags.items():
-        typed.append((key.removesuffix("+"), from_plain(value, Origin(OriginKind.FLAG)), key.endswith("+")))
-    for key, node, append in typed:
-        if append:
-            existing = root.find(key.split("."))
-            node = _appended(existing, node)
-        root = merge(root, _prepared(nest(key, node), Path.cwd()))
-    return root, problems
+        node = from_plain(value, Origin(OriginKind.FLAG))
+        tree = tree.typed(key.removesuffix("+"), node, append=key.endswith("+"))
+    return replace(tree, problems=tuple(problems))
 
 
 def _appended(existing: Node | None, node: Node) -> Node:
@@ -160,7 +194,7 @@ def _appended(existing: Node | None, node: Node) -> Node:
     return replace(node, value=members)
 
 
-def _all_problems(problems: Sequence[Problem]) -> RecipeError:
+def all_problems(problems: Sequence[Problem]) -> RecipeError:
     """One error for everything found, in file order."""
     files = list(dict.fromkeys(problem.file for problem in problems))
     ordered = sorted(problems, key=lambda p: (files.index(p.file), p.line or 0, p.column or 0))

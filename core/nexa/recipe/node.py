@@ -19,6 +19,8 @@ class OriginKind(StrEnum):
 
     FLAG = "flag"
     OVERRIDE = "override"
+    PYTHON = "python"
+    VARIABLE = "variable"
     RECIPE = "recipe"
     EXTENDED = "extended"
     SETTING = "setting"
@@ -29,8 +31,8 @@ class OriginKind(StrEnum):
 class Origin:
     """Where a value came from.
 
-    file: the recipe or settings file, or the environment variable of a setting ("$NEXA_SCHEDULER");
-    None for flags, overrides and defaults. line, column: from 1, None outside YAML files.
+    file: the recipe or settings file, or the environment variable ("$NEXA_SCHEDULER", "$NEXA_TRAIN_LR");
+    None for flags, overrides, values set in Python, and defaults. line, column: from 1, None outside YAML files.
     """
 
     kind: OriginKind

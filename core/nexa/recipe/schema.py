@@ -219,16 +219,23 @@ class TrainingSection(Section):
     """End training when a figure stops improving. Default: train to the last step."""
     log_every_steps: PositiveInt = 1
     """Optimizer steps between metric records."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the forward and backward pass; weights stay fp32."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the forward and backward pass; weights stay fp32. tf32 needs a CUDA GPU; fp16 scales the loss."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Gradients are scaled down to this global L2 norm; null turns clipping off."""
     measure_mfu: bool = False
     """Log the share of the device's peak arithmetic that training reaches, as mfu; a CPU's is measured at start."""
     profile_steps: PositiveInt | None = None
     """Optimizer steps recorded with the torch profiler, after two to warm up, into the run's folder. Default: none."""
-    activation_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third slower."""
+    activation_checkpointing: bool | Literal["selective"] = False
+    """Recompute activations in the backward pass: true keeps each block's input alone (less memory, about a
+    third slower); "selective" also keeps the results of matrix products and attention and recomputes the rest."""
+    checkpoint_every_blocks: PositiveInt = 1
+    """With activation_checkpointing, recompute every so many-th block; the others keep all their activations."""
+    activation_offload: bool = False
+    """Keep what the backward pass needs in host memory instead of the GPU's; slower. Needs a CUDA GPU."""
+    compile: bool = False
+    """Compile the model's blocks with torch.compile: half a minute more at the start, faster steps on a GPU."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
     """Seed of weights, sample order and dropout."""
 
@@ -250,6 +257,16 @@ class LearningRateSchedule(Section):
     """Rate at the end, as a share of lr."""
     decay_steps: PositiveInt | None = None
     """wsd: optimizer steps of the final decay. Default: a tenth of the run."""
+    decay_shape: Literal["linear", "cosine", "1-sqrt"] = "linear"
+    """wsd: how the rate falls in the final decay."""
+    cycles: PositiveInt = 2
+    """cosine_with_restarts: how often the rate falls from the peak to its end value."""
+    monitor: str = "eval_loss"
+    """plateau: evaluation metric that must fall, or the rate does."""
+    patience: NonNegativeInt = 2
+    """plateau: evaluations without improvement that are forgiven before the rate falls."""
+    factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """plateau: the rate is multiplied by this when it falls, down to min_lr_ratio × lr."""
 
 
 class OptimizerSection(Section):
@@ -261,10 +278,18 @@ class OptimizerSection(Section):
     """Peak learning rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay; not applied to norms, biases and embeddings."""
-    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.9, 0.95]
-    """Decay rates of Adam's first and second moments."""
-    eps: Annotated[float, Field(gt=0)] = 1e-8
-    """Adam's denominator offset."""
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] | None = None
+    """Decay rates of the first and second moments. Default: 0.9 and 0.95; lion 0.9 and 0.99, sophia 0.965 and 0.99."""
+    eps: Annotated[float, Field(gt=0)] | None = None
+    """Offset of the denominator. Default: 1e-8; sophia 1e-12, adafactor 1e-3 (of the weights' RMS)."""
+    momentum: Fraction | None = None
+    """Decay rate of the running gradient of sgd and muon. Default: sgd 0, muon 0.95."""
+    hessian_interval: PositiveInt = 10
+    """sophia: optimizer steps between estimates of the Hessian's diagonal; each costs one more pass over the batch."""
+    hessian_scale: Annotated[float, Field(gt=0)] = 0.05
+    """sophia: γ of the paper; the larger, the fewer coordinates are clipped."""
+    offload: bool = False
+    """Keep the optimizer's state in host memory and update there; slower. Needs a CUDA GPU."""
     scheduler: LearningRateSchedule = LearningRateSchedule()
     """Learning-rate schedule: a name, or a mapping with its numbers."""
 
@@ -281,7 +306,11 @@ class AdapterSection(Section):
     """Train a small adapter instead of the whole model."""
 
     type: Literal["lora", "qlora"] = "lora"
-    """lora, or qlora (base weights in 4-bit NF4; needs a CUDA GPU and bitsandbytes)."""
+    """lora, or qlora (base weights in 4-bit NF4, by bitsandbytes: an eighth of the memory, slower steps)."""
+    use_dora: bool = False
+    """DoRA: train the length of each weight row besides the low-rank update of its direction."""
+    use_rslora: bool = False
+    """rsLoRA: scale the update by alpha ÷ √rank instead of alpha ÷ rank, so that high ranks learn as fast."""
     rank: PositiveInt = 16
     """Rank r of the update."""
     alpha: Annotated[float, Field(gt=0)] = 32.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nexa.backend import LaunchSpec, Resources
@@ -107,22 +108,20 @@ def requeue(run: Run, *, reason: str = "requeued by the user") -> RunStatus:
     return status
 
 
-def resume(run: Run, *, checkpoint: str | None = None, force: bool = False) -> Attempt:
+def resume(run: Run, *, checkpoint: str | None = None, overrides: Sequence[str] = (), force: bool = False) -> Attempt:
     """Start a new attempt from the run's newest checkpoint, or from the beginning if it has none.
 
-    checkpoint: name of one of the run's checkpoints to continue from instead. The worker verifies the
-    checkpoint and falls back to the one before when it is damaged. Of two resumes at once, one wins.
-    Raises RunError when the run is complete or may still be alive; `force` resumes a run of another
-    machine that only looks lost.
+    overrides: other machines, processes or strategy from now on: see `nexa.runs.replanning`. checkpoint:
+    name of one of the run's checkpoints to continue from instead. The worker verifies the checkpoint and
+    falls back to the one before when it is damaged. Of two resumes at once, one wins. Raises RunError when
+    the run is complete or may still be alive; `force` resumes a run of another machine that only looks lost.
     """
     from nexa.recipe.schema import Recipe
+    from nexa.runs.replanning import replan
 
-    previous = run.latest_attempt
-    status = run_status(run)
-    _refuse_resume(run, status, force=force)
-    checkpoint = newest_checkpoint(run) if checkpoint is None else _own_checkpoint(run, checkpoint)
-    number = previous.number + 1 if previous else 1
-    plan = run.plan
+    number, checkpoint, reason = resumption(run, checkpoint=checkpoint, force=force)
+    changed = replan(run, overrides) if overrides else None
+    plan = changed or run.plan
     scheduler = _scheduler(run.document["scheduler"])
     submission = scheduler.plan(
         Recipe.from_document(plan["recipe"]),
@@ -130,10 +129,23 @@ def resume(run: Run, *, checkpoint: str | None = None, force: bool = False) -> A
         LaunchSpec(**plan["launch"]),
         Resources(**plan["resources"]),
     )
-    reason = f"resumes from {checkpoint or 'the beginning, since it has no checkpoint'}"
-    attempt = run.create_attempt(number, resume_from=checkpoint, reason=reason)
+    if overrides:
+        reason += f", with {' '.join(overrides)}"
+    attempt = run.create_attempt(number, resume_from=checkpoint, reason=reason, plan=changed)
     submit_attempt(run, attempt, scheduler, submission)
     return attempt
+
+
+def resumption(run: Run, *, checkpoint: str | None = None, force: bool = False) -> tuple[int, str | None, str]:
+    """Number of the attempt that continues a run, the checkpoint it starts from, and that in words.
+
+    Raises RunError as `resume` does.
+    """
+    previous = run.latest_attempt
+    _refuse_resume(run, run_status(run), force=force)
+    checkpoint = newest_checkpoint(run) if checkpoint is None else _own_checkpoint(run, checkpoint)
+    reason = f"resumes from {checkpoint or 'the beginning, since it has no checkpoint'}"
+    return previous.number + 1 if previous else 1, checkpoint, reason
 
 
 def _refuse_resume(run: Run, status: RunStatus, *, force: bool) -> None:

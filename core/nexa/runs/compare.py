@@ -31,8 +31,8 @@ class MetricDifference:
     """One metric in which runs differ.
 
     step: the last one that all runs with this metric have reached, None where they share none.
-    values: at that step, or the newest before it; None for runs without the metric. last: each run's
-    newest value.
+    values: at that step, or the newest before it; the newest of all without such a step; None for runs
+    without the metric. last: each run's newest value.
     """
 
     name: str
@@ -84,6 +84,8 @@ class Comparison:
         ends = [_newest(table, name) if table is not None else None for table in tables]
         step = min((end[0] for end in ends if end is not None), default=None)
         shared = [_newest(table, name, step) if table is not None else None for table in tables]
+        if any(end is not None and point is None for end, point in zip(ends, shared, strict=True)):
+            step, shared = None, ends
         return MetricDifference(
             name=name,
             step=step,

@@ -118,6 +118,8 @@ def _abandoned(evidence: Evidence) -> tuple[State, str]:
         return State.LOST, "the machine was rebooted"
     if evidence.job is not None and evidence.job.state is JobState.RUNNING:
         return State.STARTING, evidence.job.reason or "its job was started again"
+    if evidence.job is not None and evidence.job.state is JobState.UNKNOWN:
+        return State.STALE, f"its supervisor is gone; {evidence.job.reason}"
     if Liveness.ALIVE in evidence.workers:
         return State.STOPPING, "its supervisor was killed; the workers are saving a checkpoint"
     if evidence.result is not None and evidence.stop is not None:
@@ -126,6 +128,8 @@ def _abandoned(evidence: Evidence) -> tuple[State, str]:
         return State.LOST, "its supervisor was killed; the workers saved a checkpoint and ended"
     if evidence.error is not None:
         return State.FAILED, str(evidence.error.get("message", ""))
+    if evidence.job is not None and evidence.job.failed:
+        return State.LOST, evidence.job.reason
     return State.LOST, "its supervisor and workers were killed"
 
 

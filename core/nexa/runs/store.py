@@ -23,6 +23,7 @@ from nexa.errors import RunError, UserError
 from nexa.files import read_json, write_json, write_json_once
 from nexa.scheduler import Attempt
 from nexa.worker.identity import ProcessIdentity
+from nexa.worker.place import plan_path
 
 RUN_SCHEMA = 1
 PLAN_SCHEMA = 1
@@ -86,6 +87,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.run_id = path.name
+        self._plans: dict[Path, dict[str, Any]] = {}
 
     @cached_property
     def document(self) -> dict[str, Any]:
@@ -100,13 +102,19 @@ class Run:
             )
         return document
 
-    @cached_property
+    @property
     def plan(self) -> dict[str, Any]:
-        """`plan.json`: what the workers do. Raises RunError when it is damaged."""
-        document = read_json(self.path / "plan.json")
+        """What the workers of the newest attempt do, which a resume may change. Raises RunError when it is damaged."""
+        latest = self.latest_attempt
+        return self._plan_at(plan_path(self.path, latest.number if latest else 0))
+
+    def _plan_at(self, path: Path) -> dict[str, Any]:
+        if path in self._plans:
+            return self._plans[path]
+        document = read_json(path)
         if document is None:
-            raise RunError(f"run {self.run_id} has no readable plan.json in {self.path}")
-        return document
+            raise RunError(f"run {self.run_id} has no readable {path}")
+        return self._plans.setdefault(path, document)
 
     @property
     def name(self) -> str:
@@ -128,10 +136,13 @@ class Run:
         attempts = self.attempts
         return attempts[-1] if attempts else None
 
-    def create_attempt(self, number: int, *, resume_from: str | None, reason: str) -> Attempt:
+    def create_attempt(
+        self, number: int, *, resume_from: str | None, reason: str, plan: Mapping[str, Any] | None = None
+    ) -> Attempt:
         """Begin attempt `number`; of several processes that try at once, one succeeds.
 
-        resume_from: name of the checkpoint artifact to continue from, None for a fresh start.
+        resume_from: name of the checkpoint artifact to continue from, None for a fresh start. plan: what
+        this attempt and those after it follow, None where nothing changes.
         Raises RunError when the attempt exists, UserError when the folder can't be written.
         """
         folder = self.path / "attempts"
@@ -146,6 +157,8 @@ class Run:
         try:
             (prepared / "workers").mkdir(parents=True)
             write_json(prepared / "attempt.json", document)
+            if plan is not None:
+                write_json(prepared / "plan.json", plan)
             # Renaming onto a folder that holds files fails, so an attempt appears whole and once.
             prepared.rename(folder / str(number))
         except OSError as error:

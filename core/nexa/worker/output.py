@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from nexa.errors import WorkerError
 from nexa.text import redactor
@@ -43,6 +45,26 @@ def redirect_to(log_path: Path) -> None:
     os.close(nothing)
     sys.stdout = _stream(1)
     sys.stderr = _stream(2)
+
+
+@contextmanager
+def redirected(log_path: Path) -> Iterator[IO[str]]:
+    """`redirect_to` for as long as the block runs; yields a stream to where standard output went before."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    streams = sys.stdout, sys.stderr
+    saved = [os.dup(number) for number in (0, 1, 2)]
+    try:
+        redirect_to(log_path)
+        with os.fdopen(os.dup(saved[1]), "w", encoding="utf-8", errors="backslashreplace", buffering=1) as terminal:
+            yield terminal
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = streams
+        for number, descriptor in enumerate(saved):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
 
 
 def _stream(descriptor: int) -> io.TextIOWrapper:

@@ -11,6 +11,49 @@ from nexa.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
+class LauncherRanks:
+    """Which of several processes this one is, as told by the launcher (torchrun) that started them all.
+
+    local_rank and local_world_size count on this machine.
+    """
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    local_world_size: int = 1
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> LauncherRanks | None:
+        """Read what torchrun sets; None where no launcher did. Raises UserError for values that can't be."""
+        if not {"RANK", "WORLD_SIZE"} <= set(environment):
+            return None
+        names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+        given = {name: environment[name] for name in names if name in environment}
+        shown = ", ".join(f"{name}={value}" for name, value in given.items())
+        if not all(value.isdigit() for value in given.values()):
+            raise UserError(f"a launcher's variables must be whole numbers: {shown}")
+        world = int(given["WORLD_SIZE"])
+        ranks = cls(
+            rank=int(given["RANK"]),
+            local_rank=int(given.get("LOCAL_RANK", given["RANK"])),
+            world_size=world,
+            local_world_size=int(given.get("LOCAL_WORLD_SIZE", world)),
+        )
+        local = ranks.local_world_size
+        if ranks.rank >= world or not local or ranks.local_rank >= local or world % local:
+            raise UserError(
+                f"a launcher's variables contradict one another: {shown}",
+                hint="start every process by torchrun, or unset them to train in one process",
+            )
+        return ranks
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of machines."""
+        return self.world_size // self.local_world_size
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorkerPlace:
     """One worker of one attempt; 0 ≤ rank < world_size, local_rank counts on this machine."""
 
@@ -53,3 +96,12 @@ class WorkerPlace:
     def log_path(self) -> Path:
         """This worker's own log."""
         return self.run_dir / "logs" / f"{self.attempt}-{self.rank}.log"
+
+
+def plan_path(run_dir: Path, attempt: int) -> Path:
+    """The plan that an attempt follows: of the newest attempt up to it that has one of its own, else the run's."""
+    for number in range(attempt, 0, -1):
+        own = run_dir / "attempts" / str(number) / "plan.json"
+        if own.is_file():
+            return own
+    return run_dir / "plan.json"

@@ -23,10 +23,12 @@ _POLL_SECONDS = 0.05
 def processes_of(run_dir: Path, attempt: int | None = None) -> list[int]:
     """Return the pids of a run's living processes on this machine, of one attempt or of all.
 
-    On Linux these are all that carry the run's mark in their environment, also orphans; elsewhere
-    those recorded in the run directory. The caller and its ancestors are never among them.
+    These are those recorded in the run directory and, on Linux, all that carry the run's mark in their
+    environment, also orphans. The caller and its ancestors are never among them.
     """
-    found = _marked(run_dir, attempt) if sys.platform.startswith("linux") else _recorded(run_dir, attempt)
+    found = _recorded(run_dir, attempt)
+    if sys.platform.startswith("linux"):
+        found |= _marked(run_dir, attempt)
     return sorted(found - _own_line())
 
 

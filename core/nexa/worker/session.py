@@ -24,21 +24,25 @@ from nexa.worker.identity import ProcessIdentity
 from nexa.worker.loading import create
 from nexa.worker.meters import Meters, own_gpu
 from nexa.worker.observers import Observers
-from nexa.worker.place import WorkerPlace
+from nexa.worker.place import WorkerPlace, plan_path
 from nexa.worker.retention import Retention
 from nexa.worker.stop import StopRequests
 
 PLAN_SCHEMA = 1
 HEARTBEAT_SECONDS = 10.0
 
+Train = Callable[[RunContext], RunResult]
+"""What a worker does with its run: `Backend.run`, or a function in its place."""
+
 _log = logging.getLogger("nexa.worker")
 
 
-def read_plan(run_dir: Path) -> dict[str, Any]:
-    """Return the plan of a run. Raises WorkerError when this Nexa can't read it."""
-    plan = read_json(run_dir / "plan.json")
+def read_plan(run_dir: Path, attempt: int) -> dict[str, Any]:
+    """Return the plan that an attempt of a run follows. Raises WorkerError when this Nexa can't read it."""
+    path = plan_path(run_dir, attempt)
+    plan = read_json(path)
     if plan is None:
-        raise WorkerError(f"{run_dir / 'plan.json'} is missing or damaged")
+        raise WorkerError(f"{path} is missing or damaged")
     if plan.get("schema") != PLAN_SCHEMA:
         raise WorkerError(
             f"the plan has format {plan.get('schema')}, the worker's Nexa reads {PLAN_SCHEMA}",
@@ -73,21 +77,29 @@ class Heartbeat(threading.Thread):
 
 
 class WorkerSession:
-    """Runs the backend of one worker with events, stop requests, checkpoints and observers around it."""
+    """Runs the backend of one worker with events, stop requests, checkpoints and observers around it.
 
-    def __init__(self, place: WorkerPlace) -> None:
+    train: what is run in place of the plan's backend, where the caller brings its own model and data.
+    on_interrupt: called at the first Ctrl-C; the second then raises KeyboardInterrupt.
+    """
+
+    def __init__(
+        self, place: WorkerPlace, *, train: Train | None = None, on_interrupt: Callable[[], None] | None = None
+    ) -> None:
         self._place = place
-        self._plan = read_plan(place.run_dir)
+        self._run_backend = train
+        self._plan = read_plan(place.run_dir, place.attempt)
         self._run_id = str(self._plan["run_id"])
         self._is_main = place.rank == 0
-        self._stop = StopRequests(place.attempt_dir)
+        self._stop = StopRequests(place.attempt_dir, on_interrupt=on_interrupt)
         self._observers: Observers | None = None
         self._events = EventWriter(place.events_path, listener=self._forward, clean=redactor())
 
     def run(self) -> RunResult:
         """Train and record how it went. Raises what the backend raises."""
         place = self._place
-        self._stop.install()
+        if threading.current_thread() is threading.main_thread():
+            self._stop.install()
         self._record_process()
         if self._is_main:
             # Before the first event, which observers shall see too.
@@ -150,9 +162,8 @@ class WorkerSession:
             resume_from=resume.folder if resume else None,
             lineage=lineage,
         )
-        backend = create(plan["launch"]["factory"])
-        result: RunResult = backend.run(context)
-        return result
+        train: Train = self._run_backend or create(plan["launch"]["factory"]).run
+        return train(context)
 
     def _committer(self, store: Any, lineage: Mapping[str, Any]) -> StoreCommitter:
         recipe = self._plan["recipe"]
@@ -222,7 +233,7 @@ class WorkerSession:
             return ""
 
     def _record_result(self, result: RunResult) -> None:
-        document = {**asdict(result), "reason": self._stop_reason() if result.state == "stopped" else ""}
+        document = {**asdict(result), "reason": self._stop_reason() if result.state == "stopped" else result.reason}
         document["metrics"] = {
             name: value if value is not None and abs(value) < float("inf") else None
             for name, value in result.metrics.items()

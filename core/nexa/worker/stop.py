@@ -14,7 +14,7 @@ from nexa.worker.identity import Liveness, ProcessIdentity
 
 _FILE_SECONDS = 0.2
 _SUPERVISOR_SECONDS = 1.0
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class StopRequests:
@@ -24,8 +24,16 @@ class StopRequests:
     the step among them.
     """
 
-    def __init__(self, attempt_dir: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        attempt_dir: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        on_interrupt: Callable[[], None] | None = None,
+    ) -> None:
+        """on_interrupt: called at the first Ctrl-C, where a person is at the terminal; the second then raises."""
         self._file = attempt_dir / "stop"
+        self._on_interrupt = on_interrupt
         self._supervisor = ProcessIdentity.from_document(read_json(attempt_dir / "supervisor.json") or {})
         self._clock = clock
         self._next_file = 0.0
@@ -37,13 +45,17 @@ class StopRequests:
 
     def install(self) -> None:
         """Let SIGTERM, SIGINT and SIGUSR1 request a stop, and ignore a closed terminal. Main thread only."""
-        for number in _SIGNALS:
+        for number in SIGNALS:
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         # A scheduler may have kept them back until now, so that none was lost.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._on_interrupt is not None and number == signal.SIGINT:
+            if self._signal == "SIGINT":
+                raise KeyboardInterrupt
+            self._on_interrupt()
         # Only a flag: the interrupted code may hold any lock.
         self._signal = signal.Signals(number).name
 

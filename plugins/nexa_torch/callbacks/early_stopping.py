@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from nexa.worker.retention import metric_value, smaller_is_better
 from nexa_torch.callbacks.base import Callback, CallbackContext
@@ -66,12 +67,12 @@ class EarlyStopping(Callback):
             self.best, self.best_step, self.waited = value, ctx.step, 0
             self._best_metrics = {name: figure for name, figure in ctx.metrics.items() if name != "loss"}
             if self.restore_best:
-                self._best_weights = {name: weight.detach().cpu().clone() for name, weight in _trained(ctx).items()}
+                self._best_weights = {name: _whole(weight) for name, weight in _trained(ctx).items()}
         else:
             self.waited += 1
             if self.waited >= self.patience:
                 ctx.stop(
-                    f"{self.monitor} did not improve in {self.patience} evaluations; "
+                    f"{self.monitor} did not improve in {self.patience} evaluation{'s' * (self.patience > 1)}; "
                     f"the best was {_number(self.best)} at step {self.best_step}"
                 )
         if self.waited >= self.patience or ctx.step >= ctx.total_steps:
@@ -104,7 +105,7 @@ class EarlyStopping(Callback):
             return
         with torch.no_grad():
             for name, weight in _trained(ctx).items():
-                weight.copy_(self._best_weights[name])
+                weight.copy_(_spread_like(self._best_weights[name], weight))
         # The figures that checkpoints carry are those of the weights in them.
         ctx.metrics.update(self._best_metrics)
         text = f"the weights of step {self.best_step} are restored, the best by {self.monitor}"
@@ -123,6 +124,18 @@ EarlyStoppingCallback = EarlyStopping
 
 def _trained(ctx: CallbackContext) -> dict[str, Tensor]:
     return {name: parameter for name, parameter in ctx.model.named_parameters() if parameter.requires_grad}
+
+
+def _whole(weight: Tensor) -> Tensor:
+    """A copy on the CPU, put together on every rank where the model is sharded."""
+    weight = weight.detach()
+    return (weight.full_tensor() if isinstance(weight, DTensor) else weight).to("cpu", copy=True)
+
+
+def _spread_like(whole: Tensor, weight: Tensor) -> Tensor:
+    """The values as `weight` has its own: on its device, and sharded where it is."""
+    whole = whole.to(weight.device)
+    return distribute_tensor(whole, weight.device_mesh, weight.placements) if isinstance(weight, DTensor) else whole
 
 
 def _number(value: float | None) -> str:

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_CODE = ("byte_tokenizer", "documents", "encode", "packing", "prepare", "readers", "store", "template", "views")
+_CODE = (
+    *("byte_tokenizer", "documents", "encode", "packing", "prepare"),
+    *("readers", "store", "template", "template_proof", "views"),
+)
 _LIBRARIES = ("numpy", "tokenizers", "transformers")
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from nexa.errors import UserError
 from nexa_torch.data.module import BaseDataModule, GlobalSampler, row_loader
 from nexa_torch.data.prepare import PreparedData, prepare_data
 from nexa_torch.data.rows import IGNORED, Batch, Rows
@@ -27,9 +28,21 @@ class LanguageDataModule(BaseDataModule):
 
     prefetch: ClassVar[bool] = True
 
+    formats: ClassVar[frozenset[str]] = frozenset()
+    """Values of `data.format` that this module takes; with one of them "auto" stands for it. Empty takes all."""
+
     def __init__(self, config: Any) -> None:
-        """See `BaseDataModule`."""
+        """See `BaseDataModule`. Raises UserError where `data.format` is none that this module takes."""
         super().__init__(config)
+        wanted = self.recipe.data.format
+        if self.formats and wanted == "auto" and len(self.formats) == 1:
+            data = self.recipe.data.model_copy(update={"format": next(iter(self.formats))})
+            self.recipe = self.recipe.model_copy(update={"data": data})
+        elif self.formats and wanted not in (*self.formats, "auto"):
+            raise UserError(
+                f"{type(self).__name__} takes no rows of format {wanted!r}",
+                hint=f"set data.format to {' or '.join(sorted(self.formats))}, or use LanguageDataModule",
+            )
         self._data: PreparedData | None = None
 
     @property
@@ -81,6 +94,24 @@ class LanguageDataModule(BaseDataModule):
     def warnings(self) -> Sequence[str]:
         """What preparation found wrong with the data."""
         return self.data.warnings
+
+
+class TextDataModule(LanguageDataModule):
+    """Plain text, every token of it trained on; `data.format` must be text or told so from the rows."""
+
+    formats = frozenset({"text"})
+
+
+class ChatDataModule(LanguageDataModule):
+    """Conversations, pairs and instructions through the chat template."""
+
+    formats = frozenset({"messages", "prompt_response", "instruction"})
+
+
+class TokenizedDataModule(LanguageDataModule):
+    """Token ids made elsewhere: JSON Lines, Parquet or NumPy files."""
+
+    formats = frozenset({"tokens"})
 
 
 class RowsDataset(Dataset[Batch]):

@@ -29,7 +29,7 @@ from nexa_torch.data.order import held_out
 from nexa_torch.data.rows import Rows
 from nexa_torch.data.sources import Source, open_source
 from nexa_torch.data.store import TokenStore, TokenWriter
-from nexa_torch.data.streaming import StreamedRows, StreamOptions
+from nexa_torch.data.streaming import StreamedRows, StreamOptions, silent
 from nexa_torch.data.streams import open_stream
 from nexa_torch.data.tokenizer import load_tokenizer, row_length
 from nexa_torch.data.views import View, ViewOptions, open_view
@@ -78,7 +78,7 @@ def prepare_data(
     usable tokenizer or no room, and RecipeError where rows are longer than the model allows.
     """
     length = row_length(recipe.model)
-    report = on_progress or _silent
+    report = on_progress or silent
     report("loading", 0, 1)
     source = None if recipe.data.streaming else open_training(recipe)
     other = open_validation(recipe)
@@ -283,8 +283,9 @@ class _Preparer:
             seed=self._recipe.training.seed,
         )
         rows = StreamedRows(stream, self._tokenizer, options, data_cache(data), self._report)
-        summary = f"streamed in windows; the first: {_summary(rows.first, validation)}"
-        return self.result(rows.first, validation, rows, rows.data_hash, summary)
+        first = rows.begin()
+        summary = f"streamed in windows; the first: {_summary(first, validation)}"
+        return self.result(first, validation, rows, rows.data_hash, summary)
 
     def result(
         self, train: View, validation: View | None, rows: Rows | StreamedRows, data_hash: str, summary: str
@@ -352,7 +353,3 @@ def _summary(train: View, validation: View | None) -> str:
         return text
     held = validation.rows
     return f"{text}; {validation.documents:,} held out: {held.token_count:,} tokens in {len(held):,} rows"
-
-
-def _silent(phase: str, done: int, total: int | None) -> None:
-    """Tells nobody."""

@@ -79,11 +79,11 @@ class TokenWriter:
         name = f"{len(self._shards):05d}"
         tokens = np.concatenate([encoded.tokens for encoded in self._pending])
         lengths = np.concatenate([encoded.lengths for encoded in self._pending])
-        self._save(f"{name}.tokens.npy", tokens.astype(self._dtype))
-        self._save(f"{name}.ends.npy", np.cumsum(lengths, dtype=np.int64))
+        save_array(self._folder / f"{name}.tokens.npy", tokens.astype(self._dtype))
+        save_array(self._folder / f"{name}.ends.npy", np.cumsum(lengths, dtype=np.int64))
         if self._masked:
             trained = np.concatenate([encoded.trained for encoded in self._pending])
-            self._save(f"{name}.trained.npy", np.packbits(trained, bitorder="little"))
+            save_array(self._folder / f"{name}.trained.npy", np.packbits(trained, bitorder="little"))
         record = {
             **self._kind,
             "documents": len(lengths),
@@ -95,12 +95,6 @@ class TokenWriter:
         write_json(self._folder / f"{name}.json", record)
         self._shards.append(record)
         self._pending, self._places, self._special_text, self._pending_tokens = [], [], [], 0
-
-    def _save(self, name: str, array: np.ndarray) -> None:
-        with (self._folder / name).open("wb") as stream:
-            np.save(stream, array)
-            stream.flush()
-            os.fsync(stream.fileno())
 
 
 class TokenStore:
@@ -187,6 +181,16 @@ class TokenArrays:
     def read(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Token ids and trained marks of the places `start` ≤ i < `stop`."""
         return self._tokens[start:stop], self._trained[start:stop]
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write an array as .npy, durably. Raises OSError with the system's reason, which `numpy.save` hides."""
+    whole = np.ascontiguousarray(array)
+    with path.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(whole))
+        stream.write(whole.data)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _mapped(path: Path) -> np.ndarray:

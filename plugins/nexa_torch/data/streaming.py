@@ -1,8 +1,8 @@
 """Rows of a source that is encoded in the run, window by window.
 
 A window is some thousand consecutive documents, encoded and packed together; its rows are shuffled by a pure function
-of the seed, the pass over the data and the window's number. Windows are prepared folders, so processes of one node share
-the work, and the next one is made while the current one is trained on. For each window a small record stays that
+of the seed, the pass over the data and the window's number. Windows are prepared folders, so processes of one node
+share the work, and the next one is made while the current one is trained on. For each window a small record stays that
 says where it begins in the source and at which row of the run: with it any row is reached again without reading what
 stands before, and where the records are lost they are made again.
 
@@ -101,6 +101,12 @@ class StreamedRows:
         """The first window, which stands for the whole where figures are wanted."""
         return self._open(0)
 
+    def begin(self) -> View:
+        """Make the first window and report no more: later ones are made while the run reports of its steps."""
+        view = self._open(0)
+        self._report = silent
+        return view
+
     @property
     def token_count(self) -> int:
         """Tokens in the first window."""
@@ -159,11 +165,13 @@ class StreamedRows:
         """The last known window that does not begin behind a row."""
         if self._known is not None and self._known[1]["first_row"] <= index:
             return self._known
-        best = (0, self._record(0))
+        best: tuple[int, Mapping[str, Any]] | None = None
         for path in self._cache.folder.glob("????????.json"):
             record = read_json(path)
-            if record and best[1]["first_row"] <= record["first_row"] <= index:
+            if record and record["first_row"] <= index and (best is None or int(path.stem) > best[0]):
                 best = (int(path.stem), record)
+        if best is None:
+            best = (0, self._record(0))
         self._known = best
         return best
 
@@ -179,29 +187,24 @@ class StreamedRows:
         return self._cache.folder / f"{number:08d}.json"
 
     def _build(self, number: int) -> PreparedEntry:
-        """The prepared folder of a window; it begins where the one before it ends."""
-        before = self._record(number - 1) if number else None
+        """The prepared folder of a window; it begins where its record says, else where the one before it ends."""
+        record = read_json(self._record_path(number))
+        start = record or _behind(self._record(number - 1) if number else None)
         entry = self._cache.build(
             f"{number:08d}",
-            lambda folder: self._fill(folder, before),
+            lambda folder: self._fill(folder, start["begin"], start["pass"]),
             on_wait=lambda holder: self._report("waiting", 0, None),
         )
-        if not self._record_path(number).exists():
-            fields = {key: entry.index[key] for key in ("begin", "end", "pass")}
-            first_row = before["first_row"] + before["rows"] if before else 0
-            rows = len(self._view(entry).rows)
-            write_json(self._record_path(number), {**fields, "first_row": first_row, "rows": rows})
+        if record is None:
+            fields = {**start, "end": entry.index["end"], "rows": len(self._view(entry).rows)}
+            write_json(self._record_path(number), fields)
         old = self._cache.get(f"{number - 2:08d}") if number >= 2 else None
         if old is not None:
             self._cache.remove(old)
         return entry
 
-    def _fill(self, folder: Path, before: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Encode the window behind another one into a folder; returns the fields of its index."""
-        begin: Place = before["end"] if before else {}
-        number = before["pass"] if before else 0
-        if begin.get("done"):
-            begin, number = {}, number + 1
+    def _fill(self, folder: Path, begin: Place, number: int) -> dict[str, Any]:
+        """Encode the window that begins at a place, in pass `number`, into a folder; returns its index's fields."""
         limit = None if self._options.limit is None else self._options.limit - int(begin.get("documents", 0))
         reading = _Reading(self._stream, begin, limit)
         documents = parse_documents(reading.records(), self._options.format, answers=self._options.masked)
@@ -249,6 +252,22 @@ class StreamedRows:
         self._ahead.submit(self._build, number)
 
 
+def silent(phase: str, done: int, total: int | None) -> None:
+    """Progress that nobody is told of."""
+
+
+def _behind(record: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Where the window behind another one begins: its place, its pass, and its first row in the run."""
+    if record is None:
+        return {"begin": {}, "pass": 0, "first_row": 0}
+    ended = record["end"].get("done", False)
+    return {
+        "begin": {} if ended else record["end"],
+        "pass": record["pass"] + ended,
+        "first_row": record["first_row"] + record["rows"],
+    }
+
+
 class _Reading:
     """Rows of a stream from a place on, and the place behind each of them."""
 
@@ -258,10 +277,11 @@ class _Reading:
         self.ended = False
 
     def records(self) -> Iterator[Record]:
-        """Yield the rows. Raises DataError where a pass begins with none."""
-        for record, place in self._stream.read(self._begin):
+        """Yield the rows; `ended` is set before the last one is."""
+        rows = islice(self._stream.read(self._begin), self._limit)
+        following = next(rows, None)
+        while following is not None:
+            (record, place), following = following, next(rows, None)
             self.places.append(place)
+            self.ended = following is None
             yield record
-            if self._limit is not None and len(self.places) >= self._limit:
-                break
-        self.ended = True

@@ -6,7 +6,7 @@ the token that ends its turn. They are exact: a conversation whose template can'
 A template is followed in one of three ways, the first that applies:
 1. It marks turns itself with {% generation %}.
 2. It puts fixed pieces of text around the messages' contents. The pieces are learned once for each
-   sequence of roles, and must put together exactly what the template rendered.
+   sequence of roles, and must put together exactly what the template rendered, or by proof always do.
 3. The rendering of a conversation's beginning is a prefix of the rendering of the whole.
 """
 
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from nexa.errors import DataError
 from nexa_torch.data.documents import Document
+from nexa_torch.data.template_proof import prove
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -68,6 +69,8 @@ class ChatTemplate:
     def __post_init__(self) -> None:
         self.template: str = self._own_template()
         self._marked = bool(_GENERATION.search(self.template))
+        # Marks are only known of what is rendered.
+        self._proof = None if self._marked else prove(self.template)
         self._pieces: dict[tuple[str, ...], _Pieces | None] = {}
         self._special = special_texts(self.tokenizer)
         probe = [{"role": "user", "content": f"{_MARK_OPEN}0{_MARK_CLOSE}"}]
@@ -82,6 +85,34 @@ class ChatTemplate:
 
         Raises DataError naming the row that the template refuses or can't be followed on.
         """
+        rendered = [self._assemble(document.messages or (), mask=mask) for document in documents]
+        rest = [i for i, item in enumerate(rendered) if item is None]
+        for i, item in zip(rest, self._render([documents[i] for i in rest], mask=mask), strict=True):
+            rendered[i] = item
+        found = [item for item in rendered if item is not None]
+        for document, item in zip(documents, found, strict=True):
+            first = (document.messages or [{}])[0]
+            if first.get("role") == "system" and first["content"].strip() not in item.text:
+                self._warn(f"the chat template drops the system turn of conversations, first that of {document.place}")
+                break
+        return found
+
+    def _assemble(self, messages: Messages, *, mask: bool) -> Rendered | None:
+        """The rendering of a conversation by a template that only prints contents, without rendering it."""
+        if self._proof is None:
+            return None
+        roles = tuple([message["role"] for message in messages])
+        pieces = self._pieces_of(roles)
+        contents = [message["content"] for message in messages]
+        if pieces is None or (self._proof.trims and any(text != text.strip() for text in contents)):
+            return None
+        text, spans = self._put_together(pieces, roles, contents)
+        return Rendered(text, spans if mask else [(0, len(text))])
+
+    def _render(self, documents: Sequence[Document], *, mask: bool) -> list[Rendered]:
+        """Render conversations with Jinja, and find the spans in what comes out."""
+        if not documents:
+            return []
         conversations = [document.messages or () for document in documents]
         try:
             texts, marks = self._apply(conversations, marked=mask and self._marked)
@@ -90,11 +121,6 @@ class ChatTemplate:
             for document in documents:
                 self._apply_one(document)
             raise
-        for document, text in zip(documents, texts, strict=True):
-            first = (document.messages or [{}])[0]
-            if first.get("role") == "system" and first["content"].strip() not in text:
-                self._warn(f"the chat template drops the system turn of conversations, first that of {document.place}")
-                break
         if not mask:
             return [Rendered(text, [(0, len(text))]) for text in texts]
         return [
@@ -162,26 +188,29 @@ class ChatTemplate:
 
     def _spans_by_pieces(self, messages: Messages, text: str) -> list[Span] | None:
         roles = tuple(message["role"] for message in messages)
-        if roles not in self._pieces:
-            self._pieces[roles] = self._learn_pieces(roles)
-        pieces = self._pieces[roles]
+        pieces = self._pieces_of(roles)
         if pieces is None:
             return None
         for contents in ([m["content"] for m in messages], [m["content"].strip() for m in messages]):
-            spans = self._match(pieces, roles, contents, text)
-            if spans is not None:
+            whole, spans = self._put_together(pieces, roles, contents)
+            if whole == text:
                 return spans
         return None
 
-    def _match(self, pieces: _Pieces, roles: Sequence[str], contents: Sequence[str], text: str) -> list[Span] | None:
-        """Spans of the assistant's turns if pieces and contents put together are the text."""
+    def _pieces_of(self, roles: tuple[str, ...]) -> _Pieces | None:
+        if roles not in self._pieces:
+            self._pieces[roles] = self._learn_pieces(roles)
+        return self._pieces[roles]
+
+    def _put_together(self, pieces: _Pieces, roles: Sequence[str], contents: Sequence[str]) -> tuple[str, list[Span]]:
+        """The text of pieces and contents, and the spans of the assistant's turns in it."""
         spans, parts, place = [], [pieces.literal[0]], len(pieces.literal[0])
         for role, content, lead, tail in zip(roles, contents, pieces.leads, pieces.literal[1:], strict=True):
             if role == "assistant":
                 spans.append((place - lead, place + len(content) + self._terminator_end(tail)))
             parts += (content, tail)
             place += len(content) + len(tail)
-        return spans if "".join(parts) == text else None
+        return "".join(parts), spans
 
     def _terminator_end(self, tail: str) -> int:
         """Characters of what follows an assistant's content that belong to its turn."""

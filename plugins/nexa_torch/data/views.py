@@ -18,7 +18,7 @@ from nexa.prepared import PreparedCache, PreparedEntry, damages
 from nexa_torch.data.fingerprint import code_version, content_key
 from nexa_torch.data.packing import Layout, Segments, arrange, split_documents
 from nexa_torch.data.rows import RowCounts, Rows
-from nexa_torch.data.store import TokenStore
+from nexa_torch.data.store import TokenStore, save_array
 
 _FOLDER = "rows"
 
@@ -99,11 +99,11 @@ def _fill(folder: Path, store: TokenStore, options: ViewOptions) -> dict[str, An
         )
     layout = arrange(useful, options.row_length, packing=options.packing)
     segments = layout.segments
-    np.save(
+    save_array(
         folder / "segments.npy",
         np.stack([segments.start, segments.length, segments.continues, chosen[segments.document]]).astype(np.int64),
     )
-    np.save(folder / "row_ends.npy", layout.row_ends.astype(np.int64))
+    save_array(folder / "row_ends.npy", layout.row_ends.astype(np.int64))
     pieces_of = np.bincount(pieces.document, minlength=len(chosen))
     used = np.bincount(useful.document, minlength=len(chosen)) > 0
     return {

@@ -71,7 +71,7 @@ class ShardedStrategy(Strategy):
                 module.set_force_sum_reduction_for_comms(True)
         self._model = model
         if task.uses_weights:
-            for name in ("train_step", "validation_step"):
+            for name in ("train_step", "validation_step", "sampled_step"):
                 setattr(task, name, _as_forward(model, name, getattr(task, name)))
         return model
 
@@ -98,7 +98,7 @@ class ShardedStrategy(Strategy):
     def sum_gradients(self) -> None:
         """The last backward pass has added and sharded them."""
 
-    def full_state(self, model: nn.Module, *, trained_only: bool, copy: bool) -> dict[str, Tensor]:
+    def full_state(self, model: nn.Module, *, trained_only: bool) -> dict[str, Tensor]:
         """Gather weight by weight into CPU memory, so that a device holds at most one whole weight more."""
         options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=trained_only)
         state = dict(get_model_state_dict(model, options=options))

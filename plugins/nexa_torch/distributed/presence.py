@@ -19,7 +19,7 @@ from nexa.errors import NexaError, UserError, WorkerError
 from nexa.worker.identity import Liveness, ProcessIdentity
 
 BEAT_SECONDS = 2.0
-_SILENT_SECONDS = 10.0
+_SILENT_SECONDS = 3 * BEAT_SECONDS
 _POLL_SECONDS = 0.05
 _FAILURE_GRACE_SECONDS = 3.0
 
@@ -119,8 +119,19 @@ class Presence:
         self.arrived(mark, flag)
         while absent := self.absent_from(mark):
             self._raise_failures(absent)
+            self._require_store()
             time.sleep(_POLL_SECONDS)
         return any(self._get(f"at/{mark}/{member.rank}") == "1" for member in self.present)
+
+    def _require_store(self) -> None:
+        """Raise WorkerError when the store is gone, without which nobody would be seen to come."""
+        try:
+            self._store.check([f"member/{self._me.rank}"])
+        except (DistStoreError, RuntimeError) as error:
+            raise WorkerError(
+                f"{self._me} lost the machine that all processes met at: {str(error).strip().splitlines()[0]}",
+                hint="it is where rank 0 and its launcher ran; see its log, then: nexa resume",
+            ) from error
 
     def _raise_failures(self, members: Iterable[Member]) -> None:
         """Raise what a member failed with, or that it ended."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 
 import torch
 import torch.distributed as dist
@@ -21,6 +22,8 @@ from nexa_torch.distributed.ranks import Ranks
 
 DEFAULT_TIMEOUT_SECONDS = 600.0
 _POLL_SECONDS = 0.02
+_JOINS = count()
+"""Groups that this process has joined, the same on every rank."""
 
 
 @contextmanager
@@ -55,9 +58,11 @@ def process_group(
 @contextmanager
 def join(place: RankEnvironment, choice: DeviceChoice, *, timeout: float) -> Iterator[Ranks]:
     """Form the group of more than one process; see `process_group`."""
-    store = _meet(place, timeout)
+    store = meet(place, timeout)
+    # torchrun's store outlives a group: the next one of the same processes must not read the last one's words.
+    prefix = f"nexa/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_JOINS)}"
     presence = join_roll(
-        dist.PrefixStore("nexa/roll", store),
+        dist.PrefixStore(f"{prefix}/roll", store),
         rank=place.rank,
         world_size=place.world_size,
         device=str(choice.device),
@@ -67,7 +72,7 @@ def join(place: RankEnvironment, choice: DeviceChoice, *, timeout: float) -> Ite
     try:
         dist.init_process_group(
             choice.backend,
-            store=dist.PrefixStore("nexa/group", store),
+            store=dist.PrefixStore(f"{prefix}/group", store),
             rank=place.rank,
             world_size=place.world_size,
             timeout=timedelta(seconds=timeout),
@@ -98,7 +103,7 @@ def join(place: RankEnvironment, choice: DeviceChoice, *, timeout: float) -> Ite
             dist.destroy_process_group()
 
 
-def _meet(place: RankEnvironment, timeout: float) -> Store:
+def meet(place: RankEnvironment, timeout: float) -> Store:
     """The store that all processes meet at; rank 0 holds it unless torchrun already does."""
     if place.master_addr is None:
         raise WorkerError("several processes were started without MASTER_ADDR, so they can't meet")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from nexa_torch.distributed.synchronize import GradientSynchronizer
@@ -59,11 +58,11 @@ class Strategy(ABC):
         """After the last backward pass: leave the gradients' sum over ranks, or this rank's shard of it."""
 
     @abstractmethod
-    def full_state(self, model: nn.Module, *, trained_only: bool, copy: bool) -> dict[str, Tensor]:
+    def full_state(self, model: nn.Module, *, trained_only: bool) -> dict[str, Tensor]:
         """Every weight whole, on rank 0; empty on the other ranks. All ranks call it.
 
-        trained_only: leave out parameters that are not trained. copy: as copies in CPU memory, which
-        later steps do not change. Names are those of `model.state_dict()`; shared weights stay shared.
+        trained_only: leave out parameters that are not trained. The tensors may be those in use. Names
+        are those of `model.state_dict()`; shared weights stay shared.
         """
 
 
@@ -89,31 +88,19 @@ class ReplicatedStrategy(Strategy):
         """Add the gradients over all ranks."""
         self._synchronizer.sum()
 
-    def full_state(self, model: nn.Module, *, trained_only: bool, copy: bool) -> dict[str, Tensor]:
+    def full_state(self, model: nn.Module, *, trained_only: bool) -> dict[str, Tensor]:
         """Rank 0's weights."""
         if not self.ranks.is_main:
             return {}
         state = {name: value.detach() for name, value in model.state_dict(keep_vars=True).items()}
         for name in frozen_names(model) if trained_only else ():
             state.pop(name, None)
-        return copy_to_cpu(state) if copy else state
+        return state
 
 
 def frozen_names(module: nn.Module) -> set[str]:
     """Names of the parameters that are not trained, every name of a shared one."""
     return {name for name, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad}
-
-
-def copy_to_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies that later steps do not change; tensors that share memory still do, so that ties survive."""
-    copies: dict[tuple[int, tuple[int, ...]], Tensor] = {}
-    result = {}
-    for name, value in state.items():
-        key = (value.data_ptr(), tuple(value.shape))
-        if key not in copies:
-            copies[key] = torch.empty_like(value, device="cpu").copy_(value.detach())
-        result[name] = copies[key]
-    return result
 
 
 def choose_strategy(section: DistributedSection, ranks: Ranks, *, precision: str) -> Strategy:

@@ -21,6 +21,7 @@ from nexa_torch.checkpoint import read_cursor
 from nexa_torch.distributed.process_group import process_group
 from nexa_torch.distributed.ranks import Ranks
 from nexa_torch.distributed.strategy import Strategy
+from nexa_torch.engine.curvature import estimate_curvature
 from nexa_torch.engine.evaluation import evaluate
 from nexa_torch.engine.guard import require_finite
 from nexa_torch.engine.meter import Meter
@@ -31,6 +32,10 @@ from nexa_torch.engine.seeds import dropout_seed
 from nexa_torch.engine.surroundings import NoEvents
 from nexa_torch.engine.windows import Source, Window, loaded_ahead
 from nexa_torch.kernels import MatmulChoice
+from nexa_torch.memory import offloaded_activations
+from nexa_torch.optimizers.curvature import NeedsCurvature
+from nexa_torch.optimizers.weights import evaluation_weights
+from nexa_torch.schedules import observe_evaluation
 from nexa_torch.tasks.base import TrainingTask
 
 if TYPE_CHECKING:
@@ -47,7 +52,7 @@ class TrainingEngine:
 
     recipe: how long, in which batches and how often. run_dir, events, checkpoints: of the run it belongs
     to; checkpoints is None where nothing is to be saved. model, criterion, optimizer, scheduler, source,
-    precision, strategy, ranks: what is trained with, from `run` on.
+    precision, strategy, ranks, parameters: what is trained with, from `run` on.
     """
 
     model: nn.Module
@@ -128,12 +133,15 @@ class TrainingEngine:
 
     def train_step(self, window: Window, step: int) -> None:
         """Do optimizer step `step` (from 0): the gradient of the mean loss over all of its batch, once."""
+        training = self.recipe.training
         weight, size = self.ranks.sum_counts(window.weight, window.size)
+        if isinstance(self.optimizer, NeedsCurvature) and self.optimizer.curvature_due():
+            estimate_curvature(self, self.optimizer, window, step, weight)
         loss = torch.zeros((), device=self.ranks.device)
         for part, last in self.strategy.passes(window.microbatches, self.source.idle_batch):
-            torch.manual_seed(dropout_seed(self.recipe.training.seed, step, part.number))
+            torch.manual_seed(dropout_seed(training.seed, step, part.number))
             batch = to_device(part.batch, self.ranks.device)
-            with self.precision.autocast():
+            with self.precision.autocast(), offloaded_activations(self.model, offload=training.activation_offload):
                 mean, figures = self.task.train_step(batch, self.model, self.criterion)
             share = mean * (part.weight / max(1, weight))
             with self.strategy.last_backward(last):
@@ -142,7 +150,7 @@ class TrainingEngine:
             self._meter.totals.add(figures, part.weight)
 
         self.strategy.sum_gradients()
-        norm = self.precision.step(self.optimizer, self.parameters, self.recipe.training.max_grad_norm)
+        norm = self.precision.step(self.optimizer, self.parameters, training.max_grad_norm)
         if self.scheduler is not None:
             self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -219,9 +227,10 @@ class TrainingEngine:
         if self.saver is not None:
             self._saved(self.saver.finish())
         state = RunState.COMPLETED if ctx.step >= ctx.total_steps or self._early else RunState.STOPPED
-        if self._early and ctx.step < ctx.total_steps:
-            ctx.write("message", level="info", text=f"training ended at step {ctx.step}: {self._early}")
-        return RunResult(state=state, step=ctx.step, metrics=ctx.metrics, checkpoint=ctx.checkpoint)
+        reason = self._early if self._early and ctx.step < ctx.total_steps else ""
+        if reason:
+            ctx.write("message", level="info", text=f"training ended at step {ctx.step}: {reason}")
+        return RunResult(state=state, step=ctx.step, metrics=ctx.metrics, checkpoint=ctx.checkpoint, reason=reason)
 
     def _step(self, window: Window) -> bool:
         """One optimizer step, then the records and evaluations due behind it; returns whether to save."""
@@ -276,18 +285,21 @@ class TrainingEngine:
         held_out = self.data_module.val_dataloader(self.ranks.rank, self.ranks.world_size)
         values: dict[str, float] = {}
         if held_out is not None:
-            values = evaluate(
-                self.task,
-                self.model,
-                self.criterion,
-                held_out[0],
-                self.ranks,
-                autocast=self.precision.autocast,
-                stop_requested=self.stop_requested,
-                idle_batch=self.source.idle_batch if self.strategy.equal_passes else None,
-            )
+            with evaluation_weights(self.optimizer):
+                values = evaluate(
+                    self.task,
+                    self.model,
+                    self.criterion,
+                    held_out[0],
+                    self.ranks,
+                    autocast=self.precision.autocast,
+                    stop_requested=self.stop_requested,
+                    idle_batch=self.source.idle_batch if self.strategy.equal_passes else None,
+                )
         if values:
             ctx.metrics.update(values)
+            # What is found before the first step says nothing of the rate.
+            observe_evaluation(self.scheduler, values if ctx.step else {})
             ctx.write("eval", step=ctx.step, values=values)
         if values or held_out is None:
             self._call("on_validation_end")
@@ -329,6 +341,7 @@ class TrainingEngine:
             "loss": ctx.metrics["loss"],
             "lr": ctx.lr,
             **meter.record(self.task, units_seen=self.tokens_seen, device=self.ranks.device),
+            **self.precision.figures(),
             **figures,
         }
         self._call("on_log")

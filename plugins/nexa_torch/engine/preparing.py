@@ -14,6 +14,8 @@ from nexa_torch.engine.precision import Precision
 from nexa_torch.engine.saving import require_same_run
 from nexa_torch.engine.surroundings import announce, choose_matmul
 from nexa_torch.engine.windows import make_source
+from nexa_torch.memory import keep_state_on_host
+from nexa_torch.optimizers.weights import training_weights
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -51,11 +53,22 @@ def prepare(engine: TrainingEngine, ctx: CallbackContext) -> None:
     if ranks.is_main:
         announce(engine)
     engine.optimizer = task.build_optimizer(model)
+    if recipe.optimizer.offload:
+        keep_state_on_host(engine.optimizer)
     engine.scheduler = task.build_scheduler(engine.optimizer)
     ctx.total_steps = engine.source.total_steps
     if resume is not None and cursor is not None:
         require_same_run(engine, cursor)
-        restore_trainer(resume, model, engine.optimizer, engine.scheduler, engine.callbacks, group=ranks.background)
+        restore_trainer(
+            resume,
+            model,
+            engine.optimizer,
+            engine.scheduler,
+            engine.callbacks,
+            engine.precision,
+            group=ranks.background,
+        )
+        training_weights(engine.optimizer)
         engine.tokens_seen, ctx.step, ctx.metrics = cursor.tokens_seen, cursor.step, dict(cursor.metrics)
     ctx.epoch = engine.source.epochs_done(ctx.step)
     ctx.lr = current_lr(engine.optimizer)

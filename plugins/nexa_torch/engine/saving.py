@@ -15,6 +15,7 @@ from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from nexa.errors import NexaError, UserError, WorkerError
 from nexa_torch.checkpoint import FOLDER, Cursor, TrainerSnapshot, take_snapshot, write_trainer
+from nexa_torch.optimizers.weights import evaluation_weights
 
 if TYPE_CHECKING:
     from nexa.worker.context import CheckpointCommitter
@@ -60,9 +61,11 @@ class Saver:
         when a save failed on one.
         """
         completed = self.finish()
-        snapshot = self._take()
+        with evaluation_weights(self._engine.optimizer):
+            snapshot = self._take()
+            if not self._in_background:
+                self._work(snapshot)
         if not self._in_background:
-            self._work(snapshot)
             self._agree()
             return True
         self._thread = threading.Thread(target=self._work, args=(snapshot,), name="save-checkpoint", daemon=True)
@@ -91,24 +94,23 @@ class Saver:
     def _take(self) -> Snapshot:
         """The engine's step: of tensors that training goes on to change, a copy."""
         engine = self._engine
-        weights = engine.strategy.full_state(
-            engine.model, trained_only=engine.task.saves_trained_only, copy=self._in_background
-        )
+        weights = engine.strategy.full_state(engine.model, trained_only=engine.task.saves_trained_only)
         cursor = make_cursor(engine)
         trainer = None
         if engine.recipe.checkpointing.save_optimizer:
-            trainer = take_snapshot(cursor, engine.model, engine.optimizer, engine.scheduler, engine.callbacks)
-            if self._in_background:
-                trainer = self._staged(trainer)
-        return Snapshot(
+            trainer = take_snapshot(
+                cursor, engine.model, engine.optimizer, engine.scheduler, engine.callbacks, engine.precision
+            )
+        snapshot = Snapshot(
             cursor=cursor,
             weights=weights,
             trainer=trainer,
             fingerprint=engine.data_module.fingerprint(),
             lineage=engine.data_module.lineage(),
         )
+        return self._staged(snapshot) if self._in_background else snapshot
 
-    def _staged(self, trainer: TrainerSnapshot) -> TrainerSnapshot:
+    def _staged(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot with its tensors copied to CPU memory that is taken once and used again."""
         if self._stager is None:
             pinned = torch.cuda.is_available()
@@ -120,9 +122,15 @@ class Saver:
                     use_non_blocking_copy=pinned,
                 )
             )
-        staged = self._stager.stage({"optimizer": dict(trainer.tensors), "callbacks": dict(trainer.callback_tensors)})
+        trainer = snapshot.trainer
+        state = {"weights": dict(snapshot.weights), "optimizer": {}, "callbacks": {}}
+        if trainer is not None:
+            state |= {"optimizer": dict(trainer.tensors), "callbacks": dict(trainer.callback_tensors)}
+        staged = self._stager.stage(state)
         assert isinstance(staged, dict), "staging is not asynchronous"
-        return replace(trainer, tensors=staged["optimizer"], callback_tensors=staged["callbacks"])
+        if trainer is not None:
+            trainer = replace(trainer, tensors=staged["optimizer"], callback_tensors=staged["callbacks"])
+        return replace(snapshot, weights=staged["weights"], trainer=trainer)
 
     def _work(self, snapshot: Snapshot) -> None:
         """Write and commit on this rank's part; keeps what goes wrong for `_agree`."""

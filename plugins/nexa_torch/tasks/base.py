@@ -93,6 +93,17 @@ class TrainingTask(ABC):
     def validation_step(self, batch: Any, model: nn.Module, criterion: nn.Module) -> StepResult:
         """Return the mean loss of one held-out batch and further figures; gradients are off."""
 
+    def sampled_step(self, batch: Any, model: nn.Module, criterion: nn.Module) -> Tensor:
+        """Return the mean loss of a microbatch whose labels are drawn from the model's own predictions.
+
+        Optimizers that estimate curvature (sophia) need it. Raises UserError where the task has none.
+        """
+        raise UserError(
+            f"task {type(self).__name__} can't draw labels from its model, which optimizer "
+            f"{self.recipe.optimizer.name!r} needs",
+            hint="choose another optimizer, such as optimizer.name=adamw, or give the task a sampled_step",
+        )
+
     def batch_weight(self, batch: Any) -> int:
         """What the mean loss of a batch is a mean over: its rows. Called before the batch leaves the CPU."""
         return batch_rows(batch)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor, nn
 
 from nexa.errors import UserError
+from nexa_torch.compiling import compile_blocks
 from nexa_torch.data.language import LanguageDataModule, TokenBatch
+from nexa_torch.memory import recompute_activations
 from nexa_torch.models import (
     LanguageModel,
     apply_lora,
@@ -21,6 +23,7 @@ from nexa_torch.models import (
 )
 from nexa_torch.optimizers import build_optimizer
 from nexa_torch.options import torch_options
+from nexa_torch.quantize import quantize_linear_layers
 from nexa_torch.schedules import recipe_scheduler
 from nexa_torch.tasks.base import StepResult, TrainingTask
 
@@ -75,9 +78,14 @@ class LanguageModelTask(TrainingTask):
         self.language = load_model(recipe.model, data.tokenizer, row_length=data.row_length, seed=recipe.training.seed)
         self._require_fit()
         if recipe.adapter is not None:
+            if recipe.adapter.type == "qlora":
+                quantize_linear_layers(self.language.network, recipe.training.precision)
             apply_lora(self.language, recipe.adapter, seed=recipe.training.seed, revision=recipe.model.revision)
-        if recipe.training.activation_checkpointing:
-            self.language.recompute_activations()
+        if mode := recipe.training.activation_checkpointing:
+            every = recipe.training.checkpoint_every_blocks
+            recompute_activations(self.language.network, selective=mode == "selective", every=every)
+        if recipe.training.compile:
+            compile_blocks(self.language.network)
         return self.language.network
 
     def build_optimizer(self, model: nn.Module) -> Optimizer:
@@ -99,6 +107,11 @@ class LanguageModelTask(TrainingTask):
     def validation_step(self, batch: TokenBatch, model: nn.Module, criterion: nn.Module) -> StepResult:
         """The same for held-out rows."""
         return criterion(self.language, batch), {}
+
+    def sampled_step(self, batch: TokenBatch, model: nn.Module, criterion: nn.Module) -> Tensor:
+        """The same with every label replaced by a token drawn from the model's prediction."""
+        chunk = torch_options(self.recipe).loss_chunk
+        return criterion(self.language, {**batch, "labels": self.language.sample_labels(batch, chunk=chunk)})
 
     def batch_weight(self, batch: TokenBatch) -> int:
         """Trained tokens."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 BACKEND = "torch"
 TASK_FILE = "task.json"
 """File in a checkpoint that names the task which made it; language models have none."""
+SCRIPT = "script"
+"""Method of runs whose model and data come from a script, through `Trainer`."""
 LANGUAGE = "language"
 """Capability of tasks that train a language model on token rows: they heed the recipe keys of text."""
 
@@ -43,6 +45,14 @@ TASKS: Mapping[str, TaskSpec] = {
             options_model="nexa_torch.tasks.regression_options:RegressionOptions",
             check="nexa_torch.tasks.regression_options:find_problems",
             honours=("data.validation.fraction",),
+            backend=BACKEND,
+        ),
+        TaskSpec(
+            name=SCRIPT,
+            summary="A model and data sets that a script gives to nexa_torch.Trainer",
+            factory="nexa_torch.tasks.given:GivenModelTask",
+            data_module="nexa_torch.data.given:GivenDataModule",
+            honours=("training.activation_checkpointing", "adapter.*"),
             backend=BACKEND,
         ),
     )

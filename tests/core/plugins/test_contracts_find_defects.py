@@ -33,10 +33,10 @@ DEFECTS = [
         "test_planning_imports_nothing_heavy",
     ),
     (
-        "a check that does not look",
+        "a check that trips over a missing file",
         "backend.py",
-        "if not Path(recipe.data.remote_uri).is_file():",
-        "if False:",
+        "        problems = []\n",
+        "        problems = []\n        Path(recipe.data.remote_uri).read_bytes()\n",
         "test_check_returns_problems_instead_of_raising",
     ),
     (

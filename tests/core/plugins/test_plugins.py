@@ -21,6 +21,19 @@ def nexa_register_backends():
     return [BackendSpec(name="{name}", summary="A backend.", factory="{module}:Thing", methods=("sft",))]
 """
 
+TASK = """
+import nexa
+from nexa.specs import BackendSpec, TaskSpec
+
+@nexa.hookimpl
+def nexa_register_backends():
+    return [BackendSpec(name="{backend}", summary="A backend.", factory="m:B", methods=("sft",))]
+
+@nexa.hookimpl
+def nexa_register_tasks():
+    return [TaskSpec(name="fit", summary="A task.", factory="m:T", data_module="m:D", backend="{backend}")]
+"""
+
 OBSERVER_WITH_OPTIONS = """
 import nexa
 from nexa.specs import ObserverSpec
@@ -276,6 +289,31 @@ def fresh_get_host():
     get_host.cache_clear()
     yield get_host
     get_host.cache_clear()
+
+
+def test_a_task_is_a_method_of_its_backend_alone(packages, make_host):
+    packages.add("one", TASK.format(backend="one"))
+    packages.add("two", backend("two"))
+    host = make_host()
+    one, two = host.spec("backend", "one"), host.spec("backend", "two")
+    assert (host.trains(one, "fit"), host.trains(one, "sft"), host.trains(one, "fut")) == (True, True, False)
+    assert not host.trains(two, "fit")
+    assert host.methods(one) == ("sft", "fit")
+    assert host.spec("task", "fit").data_module == "m:D"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"m:D"', '"m.D"', "`data_module` must read 'module:attribute'"),
+        ('factory="m:T"', 'factory="m:T", honours="data"', "`honours` and `refuses` must be tuples"),
+        ('factory="m:T"', 'factory="m:T", check="m"', "`check` must read 'module:attribute'"),
+    ],
+)
+def test_a_task_s_spec_is_checked(packages, make_host, old, new, message):
+    packages.add("one", TASK.format(backend="one").replace(old, new))
+    (entry,) = make_host().report()
+    assert message in entry.message
 
 
 def test_the_allow_list_loads_only_what_it_names(packages, monkeypatch, fresh_get_host):

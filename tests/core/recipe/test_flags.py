@@ -35,6 +35,7 @@ FLAGS = [
     (["--global-batch", "1024"], "training.global_batch_size", 1024),
     (["--grad-accum", "3"], "training.grad_accumulation_steps", 3),
     (["--steps", "7"], "training.max_steps", 7),
+    (["--epochs", "0.5"], "training.epochs", 0.5),
     (["--lr", "1e-5"], "optimizer.lr", 1e-5),
     (["--warmup", "9"], "optimizer.scheduler.warmup_steps", 9),
     (["--save-every", "5"], "training.save_every_steps", 5),

@@ -28,7 +28,7 @@ data:
   remote_uri: rows.jsonl  # beside this file
 training:
   max_steps: 6
-  save_every_steps: 3
+  save_every_steps: 500
 echo:
   delay_seconds: 0.01
 """

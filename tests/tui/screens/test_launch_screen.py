@@ -64,13 +64,13 @@ async def _change(screen, pilot, until, path: str, text: str) -> None:
 
 @launch_test
 async def test_recipes_are_found_by_letters_and_tags(project, opened, until, screen_text):
-    """Typing narrows the list down; Enter goes to the list, Enter again to the form."""
+    """Typing narrows the list down; arrows go into the list, Enter to the form."""
     async with opened() as pilot:
         recipes = pilot.app.screen.query_one(RecipeList)
         await until(pilot, lambda: recipes.choices.option_count > 3)
         await pilot.press("slash", *"tny")
         assert [entry.name for entry in recipes._found] == ["tiny"]
-        await pilot.press("enter")
+        await pilot.press("down")
         assert recipes.choices.has_focus
         await until(pilot, lambda: pilot.app.screen.form is not None and pilot.app.screen.form.path.stem == "tiny")
         await pilot.press("enter")

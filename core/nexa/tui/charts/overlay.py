@@ -49,6 +49,9 @@ def overlay(runs: Sequence[Curves], labels: Sequence[str], *, only: str | None =
 class OverlayPane(ChartsPane):
     """Charts of several runs, looked at together."""
 
+    # Values behind each of several lines can't be told apart.
+    SHOW_RAW = False
+
     DEFAULT_CSS = """
     OverlayPane { layout: grid; grid-gutter: 0 1; scrollbar-size-vertical: 1; }
     OverlayPane > .nothing { padding: 1 2; color: $text-muted; }

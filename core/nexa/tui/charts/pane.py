@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
@@ -23,6 +25,9 @@ class ChartsPane(VerticalScroll, can_focus=True):
     """
 
     BINDINGS = bindings("charts")
+    SHOW_RAW: ClassVar[bool] = True
+    """Whether a smoothed line has its own values behind it."""
+
     DEFAULT_CSS = """
     ChartsPane { layout: grid; grid-gutter: 0 1; scrollbar-size-vertical: 1; }
     ChartsPane > .nothing { padding: 1 2; color: $text-muted; }
@@ -89,6 +94,7 @@ class ChartsPane(VerticalScroll, can_focus=True):
                 Picture(
                     title=data.name,
                     lines=self.lines_of(data),
+                    faint=self.SHOW_RAW,
                     axis=self.view.axis,
                     low=low,
                     high=high,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal
 from textual.content import Content
 from textual.widgets import Static
 
@@ -87,11 +87,10 @@ class ClusterScreen(NexaScreen):
     def body(self) -> ComposeResult:
         """Where this is from, and three tables."""
         yield Static(id="cluster-head")
-        with Horizontal(id="cluster-tables"):
-            with Vertical(id="machines"):
-                yield RowTable(_PARTITIONS, key=lambda row: row.name, empty="no partitions", id="partitions")
-                yield RowTable(_NODES, key=lambda row: row.name, empty="no machines", id="nodes")
-            yield RowTable(_jobs(self), key=lambda row: row.job_id, empty="no jobs of yours", id="jobs")
+        with Horizontal(id="machines"):
+            yield RowTable(_PARTITIONS, key=lambda row: row.name, empty="no partitions", id="partitions")
+            yield RowTable(_NODES, key=lambda row: row.name, empty="no machines", id="nodes")
+        yield RowTable(_jobs(self), key=lambda row: row.job_id, empty="no jobs of yours", id="jobs")
 
     def on_mount(self) -> None:
         """Keep the age of the data true between answers."""

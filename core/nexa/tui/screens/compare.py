@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nexa.runs.state import RunStatus
 
 _LETTERS = "ABCDEFGH"
-_VALUE_CELLS = 15
+_METRIC_CELLS, _SETTING_CELLS = 18, 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +151,10 @@ class CompareScreen(NexaScreen):
         found, letters = self._found, _LETTERS[: len(self._found.run_ids)]
         metrics: RowTable[MetricDifference] = RowTable(
             [
-                Column[MetricDifference](name="metric", width=0, text=lambda row: sanitize_line(row.name)),
-                Column[MetricDifference](name="at step", width=9, text=lambda row: str(row.step or ""), right=True),
+                Column[MetricDifference](
+                    name="metric", width=0, text=lambda row: sanitize_line(row.name), importance=9
+                ),
+                Column[MetricDifference](name="step", width=7, text=lambda row: str(row.step or ""), right=True),
                 *(_metric_column(index, letter, self._baseline) for index, letter in enumerate(letters)),
             ],
             key=lambda row: row.name,
@@ -161,7 +163,7 @@ class CompareScreen(NexaScreen):
         )
         settings: RowTable[Difference] = RowTable(
             [
-                Column[Difference](name="setting", width=0, text=lambda row: sanitize_line(row.path)),
+                Column[Difference](name="setting", width=0, text=lambda row: sanitize_line(row.path), importance=9),
                 *(_setting_column(index, letter) for index, letter in enumerate(letters)),
             ],
             key=lambda row: row.path,
@@ -224,9 +226,10 @@ class CompareScreen(NexaScreen):
 def _metric_column(index: int, letter: str, baseline: int) -> Column[MetricDifference]:
     return Column(
         name=letter,
-        width=_VALUE_CELLS,
+        width=_METRIC_CELLS,
         text=lambda row: list(metric_texts(row, baseline))[index],
         colour=lambda row: f"chart-{index + 1}",
+        importance=8 - index,
         right=True,
     )
 
@@ -234,7 +237,8 @@ def _metric_column(index: int, letter: str, baseline: int) -> Column[MetricDiffe
 def _setting_column(index: int, letter: str) -> Column[Difference]:
     return Column(
         name=letter,
-        width=_VALUE_CELLS,
+        width=_SETTING_CELLS,
         text=lambda row: sanitize_line(setting_text(row.values[index])),
         colour=lambda row: f"chart-{index + 1}",
+        importance=8 - index,
     )

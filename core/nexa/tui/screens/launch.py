@@ -96,9 +96,12 @@ class LaunchScreen(NexaScreen):
     def show(self, found: Any) -> None:
         """Show the recipes; the first time, go to the one last used."""
         entries, self._fields = found
-        first = self.recipes.current is None
+        current = self.recipes.current
         self.recipes.set_entries(entries)
-        if first:
+        if current is not None and current.path == self._shown:
+            # Its file may have been changed meanwhile.
+            self._open(current)
+        if current is None:
             self.recipes.go_to(str(self.services.preferences.values.get(_REMEMBERED, _FIRST_RECIPE)))
             self.recipes.choices.focus()
 
@@ -106,7 +109,9 @@ class LaunchScreen(NexaScreen):
 
     @on(RecipeList.Shown)
     def _recipe_shown(self, event: RecipeList.Shown) -> None:
-        self._open(event.entry)
+        # The list says so after every search; what is being edited is not opened anew.
+        if event.entry.path != self._shown or self.form is None:
+            self._open(event.entry)
 
     @on(RecipeList.Chosen)
     def _recipe_chosen(self) -> None:
@@ -114,10 +119,6 @@ class LaunchScreen(NexaScreen):
 
     @work(thread=True, exclusive=True, group="open")
     def _open(self, entry: CatalogEntry) -> None:
-        known = self._forms.get(entry.path)
-        if known is not None and known.edits:
-            self.deliver(self._opened, entry, known)
-            return
         try:
             form: RecipeForm | NexaError = RecipeForm(entry.path, self._fields)
         except NexaError as error:
@@ -125,10 +126,14 @@ class LaunchScreen(NexaScreen):
         self.deliver(self._opened, entry, form)
 
     async def _opened(self, entry: CatalogEntry, form: RecipeForm | NexaError) -> None:
-        current = self.recipes.current
+        current, known = self.recipes.current, self._forms.get(entry.path)
         if current is None or current.path != entry.path:
             return
-        await self.editor.close()
+        if known is not None and (known.edits or (self._shown == entry.path and self.editor.control is not None)):
+            # It was changed while its file was read.
+            form = known
+        if self._shown != entry.path:
+            await self.editor.close()
         pane = self.query_one("#form-pane")
         pane.border_title = sanitize_line(entry.name)
         self._shown = entry.path

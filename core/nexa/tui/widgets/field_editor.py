@@ -49,6 +49,7 @@ class FieldEditor(Vertical):
         super().__init__(id=id)
         self._form: RecipeForm | None = None
         self._field: Field | None = None
+        self._help: tuple[Sequence[str], str] = ((), "")
 
     def compose(self) -> ComposeResult:
         """The help; a control comes and goes below it."""
@@ -72,9 +73,13 @@ class FieldEditor(Vertical):
         default = "" if field.default is None else to_text(field, field.default) or flow_text(field.default)
         # Some descriptions say it themselves.
         says = default and "Default:" not in field.about
+        self._help = (tuple(problems), note)
+        hint = _HINTS[field.control]
+        if self.control is not None:
+            hint = "editing, Esc ends" if field.control is Control.LIST else "editing, Enter ends"
         about = Content.assemble(
             (field.path, "bold"),
-            (f"  {_HINTS[field.control]}\n", "$foreground-muted italic"),
+            (f"  {hint}\n", "$foreground-muted italic"),
             sanitize(field.about),
             (sanitize(" Default: " + default.replace("\n", ", ") + ".") if says else "", "$foreground-muted"),
             *((f"\n✗ {sanitize(text)}", "$error") for text in problems),
@@ -105,7 +110,8 @@ class FieldEditor(Vertical):
             return
         control = _make_control(form, field)
         await self.mount(control)
-        control.focus()
+        self.screen.set_focus(control)
+        await self._show_again()
         if isinstance(control, Select):
             control.action_show_overlay()
 
@@ -113,6 +119,12 @@ class FieldEditor(Vertical):
         """Take the control away."""
         if self.control is not None:
             await self.control.remove()
+            await self._show_again()
+
+    async def _show_again(self) -> None:
+        if self._form is not None and self._field is not None:
+            problems, note = self._help
+            await self.show_field(self._form, self._field, problems=problems, note=note)
 
     async def action_done(self) -> None:
         """End editing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from itertools import zip_longest
 
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
@@ -14,7 +15,9 @@ from nexa.text import sanitize
 
 
 class Preview(Vertical):
-    """YAML above, command below."""
+    """YAML above, command below; scrolled to the first change."""
+
+    _first_change: int | None = None
 
     def compose(self) -> ComposeResult:
         """The two parts."""
@@ -27,7 +30,19 @@ class Preview(Vertical):
     def set_texts(self, before: str, after: str, command: str) -> None:
         """Show a recipe's text before and after the edits, and the command that launches the latter."""
         self.query_one("#preview-text", Static).update(marked_changes(sanitize(before), sanitize(after)))
+        first = first_change(before, after)
+        if first != self._first_change:
+            self._first_change = first
+            # Not at the very top: what it belongs to stands above it.
+            place = max(0, (first or 0) - 3)
+            self.query_one("#preview-yaml").scroll_to(y=place, animate=False)
         self.query_one("#preview-command-text", Static).update(sanitize(command))
+
+
+def first_change(before: str, after: str) -> int | None:
+    """Index of the first line that differs, None where none does."""
+    lines = zip_longest(before.splitlines(), after.splitlines())
+    return next((index for index, (old, new) in enumerate(lines) if old != new), None)
 
 
 def marked_changes(before: str, after: str) -> Content:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
@@ -122,7 +122,14 @@ class RecipeList(Vertical):
     @on(Input.Submitted)
     def _search_done(self, event: Input.Submitted) -> None:
         event.stop()
-        self.choices.focus()
+        if self.current is not None:
+            self.post_message(self.Chosen())
+
+    def on_key(self, event: events.Key) -> None:
+        """From the search field, arrows go into the list."""
+        if event.key in ("down", "up") and self.query_one(Input).has_focus:
+            event.stop()
+            self.choices.focus()
 
     @on(OptionList.OptionHighlighted)
     def _moved(self, event: OptionList.OptionHighlighted) -> None:

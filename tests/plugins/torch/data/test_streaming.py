@@ -66,9 +66,12 @@ def test_any_row_is_reached_again_with_and_without_records(recipe: Recipe, tmp_p
     for i in (total - 1, 3, total // 2, total // 2 + 1):
         assert np.array_equal(again.take([i]).input_ids, expected[i])
     cursor = json.loads(json.dumps(rows.cursor(total - 1)))
+    rows.close()
+    again.close()
     shutil.rmtree(tmp_path / "cache")
     other = _open(recipe)
     assert np.array_equal(other.take([total // 2]).input_ids, expected[total // 2])
+    other.close()
     shutil.rmtree(tmp_path / "cache")
     moved = _open(recipe)
     moved.restore(cursor)
@@ -105,6 +108,14 @@ def test_limit_ends_a_pass(recipe: Recipe) -> None:
     second = rows.cursor(rows.cursor(0)["rows"])
     assert second["end"]["documents"] == 600
     assert rows.cursor(second["first_row"] + second["rows"])["pass"] == 1
+
+
+def test_pass_that_ends_with_a_window(recipe: Recipe) -> None:
+    exact = recipe.model_copy(update={"data": recipe.data.model_copy(update={"max_documents": 512})})
+    rows = _open(exact)
+    first = rows.cursor(0)
+    assert first["end"]["done"]
+    assert rows.cursor(first["rows"])["pass"] == 1
 
 
 def test_bad_row_is_named_when_its_window_comes(

@@ -47,7 +47,7 @@ class Loss:
     uses_weights = True
 
     def __init__(self, model: LanguageModel) -> None:
-        self.train_step = self.validation_step = model.loss_sum
+        self.train_step = self.validation_step = self.sampled_step = model.loss_sum
 
 
 def train(ranks: Ranks, strategy_name: str, case: str, folder: Path) -> None:
@@ -86,7 +86,7 @@ def train(ranks: Ranks, strategy_name: str, case: str, folder: Path) -> None:
         optimizer.zero_grad(set_to_none=True)
         losses.append(ranks.sum(total).item())
         norms.append(float(norm))
-    weights = strategy.full_state(model.network, trained_only=model.adapter is not None, copy=True)
+    weights = strategy.full_state(model.network, trained_only=model.adapter is not None)
     if ranks.is_main:
         (folder / f"{case}.json").write_text(json.dumps({"losses": losses, "norms": norms}))
         save_file({name: value.clone() for name, value in weights.items()}, folder / f"{case}.safetensors")

@@ -39,7 +39,7 @@ def test_who_does_not_come_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "distributed.timeout_seconds" in ended["hint"]
 
 
-@pytest.mark.parametrize("behaviour", ["die", "die_while_preparing"])
+@pytest.mark.parametrize("behaviour", ["die", pytest.param("die_while_preparing", marks=pytest.mark.soak)])
 def test_who_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behaviour: str) -> None:
     processes = run(behaviour, tmp_path, monkeypatch, timeout=120)
     processes.ranks[1].wait()
@@ -50,10 +50,10 @@ def test_who_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beha
 
 
 def test_who_falls_silent_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    processes = run("fall_silent", tmp_path, monkeypatch, timeout=20)
+    processes = run("fall_silent", tmp_path, monkeypatch, timeout=12)
     ended = ending(tmp_path, processes)
     assert "rank 1 (host " in ended["message"]
-    assert "fell silent; the others waited 20 s" in ended["message"]
+    assert "fell silent; the others waited 12 s" in ended["message"]
 
 
 def test_an_error_of_one_rank_is_the_error_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,12 +66,14 @@ def test_an_error_of_one_rank_is_the_error_of_all(tmp_path: Path, monkeypatch: p
     }
 
 
+@pytest.mark.soak
 def test_waiting_for_data_has_no_time_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     processes = run("be_slow", tmp_path, monkeypatch, timeout=15)
     assert [code for code, _ in processes.wait()] == [0, 0]
     assert json.loads((tmp_path / "0.json").read_text())["error"] is None
 
 
+@pytest.mark.soak
 def test_the_wrong_number_of_processes_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIMEOUT", "60")
     first = start("presence_worker.py", "not_come", str(tmp_path), world_size=2, ranks=[0])

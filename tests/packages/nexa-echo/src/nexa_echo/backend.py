@@ -51,15 +51,13 @@ class EchoBackend(Backend):
     """Learns byte frequencies from a JSONL file."""
 
     def check(self, recipe: Recipe) -> Sequence[Problem]:
-        """The model, the length and the data file must be ones that `run` can use."""
+        """The model and the length must be ones that `run` can use; missing files are the plan's to tell."""
         problems = []
         if recipe.model.name != MODEL_NAME:
             hint = f"write model.name: {MODEL_NAME}"
             problems.append(Problem(path="model.name", message=f"echo can't train {recipe.model.name!r}", hint=hint))
         if recipe.training.max_steps is None:
             problems.append(Problem(path="training.max_steps", message="echo needs the number of steps"))
-        if not Path(recipe.data.remote_uri).is_file():
-            problems.append(Problem(path="data.remote_uri", message=f"there is no file {recipe.data.remote_uri}"))
         return problems
 
     def settings(self, recipe: Recipe) -> Sequence[SettingAnswer]:
