@@ -13,10 +13,11 @@ from textual.content import Content
 from textual.widgets import Static
 
 from nexa import units
+from nexa.cluster_text import job_line, share
 from nexa.errors import NexaError
 from nexa.scheduler import ClusterView, JobState, NodeResources, Partition, QueuedJob
 from nexa.text import sanitize_line
-from nexa.tui.cluster_text import ask_cluster, job_line, share
+from nexa.tui.cluster_text import ask_cluster
 from nexa.tui.keys import bindings
 from nexa.tui.screens.base import NexaScreen
 from nexa.tui.widgets.table import Column, RowTable
