@@ -182,7 +182,7 @@ def test_from_recipe_to_comparison(project, terminal):
     _await_status(second, lambda status: not status.active)
     terminal.press("2")
     terminal.await_text("completed", "20/20", "killed", "/9000", "q Quit")
-    terminal.press("Space", "Down", "Space", "c")
+    terminal.press("Space", "j", "Space", "c")
     shown = terminal.await_text("baseline", "max_steps")
     assert run.run_id in shown
     assert second.run_id in shown

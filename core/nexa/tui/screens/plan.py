@@ -17,6 +17,7 @@ from nexa import units
 from nexa.errors import NexaError
 from nexa.text import sanitize
 from nexa.tui.launching import plan_form
+from nexa.tui.threads import deliver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +86,7 @@ class PlanScreen(ModalScreen[bool]):
             found: _Planned | NexaError = _Planned(plan=plan, commands=commands, forecast=forecast(plan))
         except NexaError as error:
             found = error
-        self.app.call_from_thread(self.call_later, self._show, found)
+        deliver(self, self._show, found)
 
     async def _show(self, found: _Planned | NexaError) -> None:
         if not self.is_attached:
