@@ -1,0 +1,9 @@
+"""Makes the helpers of these proofs, and those that start processes, importable."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "distributed")]
