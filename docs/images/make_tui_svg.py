@@ -24,7 +24,13 @@ SIZE = (120, 34)
 RECIPE = "pretrain-shakespeare"
 SMALL = ["training.max_steps=120", "training.eval_every_steps=20", "training.save_every_steps=40"]
 SMALL += ["model.d_model=64", "model.n_layers=2", "model.n_heads=4", "model.max_seq_len=64"]
-SMALL += ["data.validation.max_documents=20", "training.microbatch_size_per_gpu=8", "training.global_batch_size=8"]
+SMALL += [
+    "samples.max_new_tokens=48",
+    "data.validation.max_documents=20",
+    "training.log_every_steps=2",
+    "training.microbatch_size_per_gpu=8",
+    "training.global_batch_size=8",
+]
 RUNS = {"slow-rate": "optimizer.lr=3e-4", "fast-rate": "optimizer.lr=3e-3"}
 SECONDS = 600.0
 

@@ -22,6 +22,7 @@ from nexa.scheduler import (
     JobState,
     JobStatus,
     NodeResources,
+    QueuedJob,
     Scheduler,
     Submission,
 )
@@ -154,11 +155,11 @@ class LocalScheduler(Scheduler):
             )
 
     def cluster(self) -> ClusterView:
-        """Return this machine; what runs on it is in the run folders."""
+        """Return this machine and the runs of the user's run folder that it holds."""
         here = NodeResources(
             name=socket.gethostname(), cpus=usable_cpus(), memory_bytes=memory_bytes(), gpus=len(gpu_names())
         )
-        return ClusterView(taken_at=time.time(), nodes=[here])
+        return ClusterView(taken_at=time.time(), nodes=[here], jobs=_active_runs())
 
 
 def _more_than_there_is(recipe: Recipe | None) -> Iterator[Problem]:
@@ -179,6 +180,40 @@ def _more_than_there_is(recipe: Recipe | None) -> Iterator[Problem]:
             path="cluster.memory_per_node",
             hint="lower it, or leave it out",
         )
+
+
+def _active_runs() -> Sequence[QueuedJob]:
+    """Local runs of the user's run folder that have not ended; none where the folder can't be read."""
+    from nexa.runs.jobs import job_of
+    from nexa.runs.state import run_statuses
+    from nexa.runs.store import RunStore
+    from nexa.settings import get_settings
+
+    try:
+        listed = [(run, run.latest_attempt) for run in RunStore(get_settings().runs_dir).list()]
+        open_runs = [
+            (run, job)
+            for run, attempt in listed
+            if attempt is not None and attempt.read("exit") is None and (job := job_of(attempt)) is not None
+        ]
+        local = [(run, job) for run, job in open_runs if job.scheduler == "local"]
+        statuses = run_statuses([run for run, _ in local])
+    except NexaError:
+        return []
+    return [
+        QueuedJob(
+            job_id=job.job_id,
+            name=run.name,
+            state=JobState.RUNNING,
+            reason=status.reason,
+            nodes=[str(job.details.get("host", ""))],
+            submitted_at=status.created_at,
+            started_at=status.started_at,
+            run_id=run.run_id,
+        )
+        for (run, job), status in zip(local, statuses, strict=True)
+        if status.active
+    ]
 
 
 def _await_end(identity: ProcessIdentity) -> None:

@@ -75,3 +75,17 @@ def run_slurm(argv: Sequence[str], *, timeout: float = TIMEOUT_SECONDS, **variab
 def outside_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment without what a surrounding Slurm job left in it."""
     return {name: value for name, value in environment.items() if name in _KEPT or not name.startswith(_DROPPED)}
+
+
+def show_job(job_id: str) -> tuple[str, Mapping[str, str]]:
+    """State and fields that scontrol gives of a job; "" where Slurm no longer knows it. Raises SlurmError."""
+    try:
+        text = run_slurm(["scontrol", "show", "job", "--oneliner", job_id])
+    except ControllerError:
+        raise
+    except SlurmError as error:
+        if "Invalid job id" in error.words:
+            return "", {}
+        raise
+    fields = dict(word.partition("=")[::2] for word in text.splitlines()[0].split(" ") if "=" in word)
+    return fields.get("JobState", ""), fields

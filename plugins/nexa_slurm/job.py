@@ -25,7 +25,7 @@ from nexa.supervisor import Supervisor, prepare
 from nexa.worker.command import worker_environment
 from nexa.worker.place import WorkerPlace
 from nexa_slurm.allocation import Allocation
-from nexa_slurm.commands import SlurmError
+from nexa_slurm.commands import SlurmError, show_job
 from nexa_slurm.restarts import (
     NothingToDo,
     attempt_to_run,
@@ -35,7 +35,6 @@ from nexa_slurm.restarts import (
     next_attempt,
     put_back,
 )
-from nexa_slurm.scheduler import show_job
 from nexa_slurm.tasks import srun_argv
 
 _TIME_OVER = "Slurm announced the end of the job's time (SIGUSR1)"

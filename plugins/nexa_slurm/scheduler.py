@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from nexa.scheduler import (
     UncertainSubmissionError,
 )
 from nexa.text import sanitize_line
-from nexa_slurm.commands import ControllerError, SlurmError, run_slurm
+from nexa_slurm.commands import ControllerError, SlurmError, run_slurm, show_job
 from nexa_slurm.queue import JobQueue, QueuedEntry, Snapshot
 from nexa_slurm.refusals import refusal
 from nexa_slurm.states import exit_code_in_words, has_failed, job_state, reason_in_words
@@ -213,20 +213,6 @@ def pending_reason(entry: QueuedEntry) -> str:
     if state is JobState.PENDING and entry.started_at is not None and entry.started_at > time.time():
         words += f"; Slurm expects to start it at {units.clock(entry.started_at)}"
     return words
-
-
-def show_job(job_id: str) -> tuple[str, Mapping[str, str]]:
-    """State and fields that scontrol gives of a job; "" where Slurm no longer knows it. Raises SlurmError."""
-    try:
-        text = run_slurm(["scontrol", "show", "job", "--oneliner", job_id])
-    except ControllerError:
-        raise
-    except SlurmError as error:
-        if "Invalid job id" in error.words:
-            return "", {}
-        raise
-    fields = dict(word.partition("=")[::2] for word in text.splitlines()[0].split(" ") if "=" in word)
-    return fields.get("JobState", ""), fields
 
 
 def _ask_accounting(job_id: str) -> str:

@@ -24,9 +24,7 @@ def test_what_is_no_duration(text):
     assert re.search(DURATION.replace("$", r"\Z"), text) is None
 
 
-@pytest.mark.parametrize(
-    ("text", "size"), [("64G", 64 << 30), ("1.5GiB", 3 << 29), ("512MB", 512 << 20), ("1T", 1 << 40)]
-)
+@pytest.mark.parametrize(("text", "size"), [("64G", 64 << 30), ("1.5GiB", 3 << 29), ("1T", 1 << 40)])
 def test_sizes(text, size):
     assert re.search(MEMORY, text)
     assert bytes_of(text) == size

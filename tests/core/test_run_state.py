@@ -145,3 +145,23 @@ def test_an_unfinished_launch_is_lost(runs, attempt):
 
 def test_ended_states_are_final():
     assert ENDED.isdisjoint({State.RUNNING, State.STALE, State.PROBABLY_LOST, State.STOPPING, State.QUEUED})
+
+
+@pytest.mark.parametrize("supervisor", [Liveness.GONE, Liveness.ELSEWHERE, Liveness.REBOOTED])
+def test_a_job_back_in_its_queue_is_queued_whatever_became_of_its_supervisor(supervisor):
+    job = JobStatus(state=JobState.PENDING, reason="it waits for nodes to become free")
+    assert judge(Evidence(submitted=True, supervisor=supervisor, job=job)) == (State.QUEUED, job.reason)
+
+
+def test_a_job_that_runs_again_is_starting_and_an_unknown_one_is_never_failed():
+    running = Evidence(submitted=True, supervisor=Liveness.GONE, job=JobStatus(state=JobState.RUNNING))
+    assert judge(running)[0] is State.STARTING
+    unknown = JobStatus(state=JobState.UNKNOWN, reason="Slurm can't be asked since noon")
+    state, reason = judge(Evidence(submitted=True, supervisor=Liveness.GONE, job=unknown))
+    assert state is State.STALE
+    assert "since noon" in reason
+
+
+def test_a_job_that_its_scheduler_saw_fail_is_failed_at_once():
+    job = JobStatus(state=JobState.ENDED, reason="there is no such Python on its node", failed=True)
+    assert judge(Evidence(submitted=True, job=job)) == (State.FAILED, job.reason)

@@ -9,7 +9,7 @@ import pytest
 from nexa.cli.main import main
 
 COMMANDS = {
-    "falcon3-qlora": ["adapter.type", "cluster.gpus_per_node"],
+    "falcon3-qlora": ["cluster.gpus_per_node"],
     "--config-mode v3 --nodes 4 --gpus-per-node 8 --global-batch 1024": ["cluster.num_nodes", "cluster.gpus_per_node"],
 }
 

@@ -104,16 +104,26 @@ def test_the_data_makes_rows_to_train_and_to_evaluate_on(name: str) -> None:
 
 def test_a_single_text_is_held_out_at_its_end(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    from nexa_torch.data.prepare import read_documents
+    from nexa_torch.data.prepare import prepare_data
 
     text = "".join(f"line {number}\n" for number in range(100))
     (tmp_path / "one.txt").write_text(text)
-    overrides = [f"data.remote_uri={tmp_path / 'one.txt'}", "data.validation.fraction=0.1"]
-    recipe = load_recipe(RECIPES / "pretrain-shakespeare.yaml", overrides=overrides).recipe
-    _, train, validation = read_documents(recipe, answers=False)
-    assert (train[0].text or "") + (validation[0].text or "") == text
-    assert (validation[0].text or "").startswith("line ")
-    assert 0.08 * len(text) < len(validation[0].text or "") < 0.13 * len(text)
+    overrides = {
+        "data.remote_uri": tmp_path / "one.txt",
+        "data.validation.fraction": 0.1,
+        "data.local_cache_root": tmp_path / "cache",
+        "model.max_seq_len": 2048,
+    }
+    typed = [f"{key}={value}" for key, value in overrides.items()]
+    data = prepare_data(load_recipe(RECIPES / "pretrain-shakespeare.yaml", overrides=typed).recipe)
+    assert data.validation is not None
+    train, validation = (
+        data.tokenizer.decode(rows.take([0]).input_ids[0], skip_special_tokens=True)
+        for rows in (data.train, data.validation)
+    )
+    assert train + validation == text
+    assert validation.startswith("line ")
+    assert 0.08 * len(text) < len(validation) < 0.13 * len(text)
 
 
 def test_falcon3_is_planned_without_its_hardware() -> None:

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 from workspace import losses, make_workspace, status, wait
 
+from nexa.runs.actions import submit_attempt
 from nexa.runs.state import State
 from nexa.runs.store import Run
+from nexa_slurm.scheduler import SlurmScheduler
+from nexa_slurm.submission import BATCH_SCRIPT
 
 
 @pytest.fixture
@@ -64,9 +67,6 @@ def test_a_supervisors_python_that_is_not_there_is_named(runs, tmp_path, monkeyp
 def test_a_run_folder_that_a_node_can_not_see_is_named(runs):
     run = runs.make(steps=3)
     attempt, submission = runs.prepare(run)
-    from nexa.runs.actions import submit_attempt
-    from nexa_slurm.scheduler import SlurmScheduler
-
     hidden = run.path.with_name("hidden")
     words = [word.replace("/logs/", "/nowhere/") if word.startswith("--output") else word for word in submission.argv]
     submit_attempt(run, attempt, SlurmScheduler(), type(submission)(argv=words, script=submission.script))
@@ -82,9 +82,6 @@ def test_a_node_that_can_not_write_is_named(runs):
     # In place of the folder that the nodes report in, so that a report fails.
     attempt, submission = runs.prepare(run)
     (run.path / "attempts" / "1" / "nodes").write_text("")
-    from nexa.runs.actions import submit_attempt
-    from nexa_slurm.scheduler import SlurmScheduler
-
     submit_attempt(run, attempt, SlurmScheduler(), submission)
     status = runs.await_end(run)
     assert status.state is State.FAILED
@@ -155,8 +152,6 @@ def test_one_task_of_an_array_is_cancelled_alone(runs):
         member.create_attempt(1, resume_from=None, reason="launched")
     listing = members[0].path.parent / "members.json"
     listing.write_text(json.dumps([[str(member.path), 1] for member in members]))
-    from nexa_slurm.submission import BATCH_SCRIPT
-
     words = [
         "sbatch",
         "--parsable",

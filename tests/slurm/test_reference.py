@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from nexa.recipe.schema import ClusterSection
@@ -36,3 +38,11 @@ def test_reasons_are_in_words():
     assert "quality of service's limit" in reason_in_words("QOSMaxJobsPerUserLimit")
     assert "down, drained" in reason_in_words("ReqNodeNotAvail, UnavailableNodes:n1")
     assert reason_in_words("Novelty") == "Slurm says: Novelty"
+
+
+def test_a_job_starts_without_the_libraries_of_recipes():
+    code = (
+        "import sys, nexa_slurm.job, nexa_slurm.node; print({'pydantic', 'click', 'ruamel', 'rich'} & set(sys.modules))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "set()"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import pytest
 
 from nexa.runs.state import State, run_status
+from nexa.worker.identity import ProcessIdentity
 
 
 def await_attempt(runs, run, number):
@@ -96,6 +99,7 @@ def test_a_killed_node_is_replaced(runs):
     assert_exact(runs, run, 400)
 
 
+@pytest.mark.soak
 def test_a_killed_slurmd_does_not_make_two_of_one_run(runs):
     run = runs.launch(steps=300, step_seconds=0.1, save_every=10)
     runs.await_step(run, 5)
@@ -130,6 +134,7 @@ def test_the_restart_budget_is_kept(runs):
     assert len(run.attempts) == 2
 
 
+@pytest.mark.soak
 def test_a_time_limit_is_announced_and_survived(runs):
     limits = {"time_limit": "1m", "stop_lead_seconds": 20}
     run = runs.launch(steps=70, step_seconds=1.0, cluster=limits)
@@ -160,14 +165,9 @@ def test_an_absent_controller_is_unknown_and_never_a_failure(runs):
 def test_a_requeue_waits_for_a_controller_that_is_away(runs):
     run = runs.launch(steps=120, step_seconds=0.05)
     runs.await_step(run, 3)
-    from nexa.worker.identity import ProcessIdentity
-
     runs.cluster.stop_controller()
     try:
         supervisor = ProcessIdentity.from_document(run.attempts[0].read("supervisor"))
-        import os
-        import signal
-
         os.kill(supervisor.pid, signal.SIGUSR1)
         deadline = time.monotonic() + 60
         while len(run.attempts) < 2:

@@ -134,6 +134,15 @@ def test_a_value_that_is_recorded_now_and_then_is_one_line(site):
     assert len(decimate(rare.x["step"], rare.values, 100, 0, 30)) == 1
 
 
+def test_a_schedule_is_drawn_as_it_is(site):
+    run = site.run()
+    for step in range(1, 5):
+        site.events(run.path, [{"type": "metrics", "step": step, "values": {"loss": 1.0, "lr": 0.1 * step}}])
+    curves = CurveReader(run.path / "events").poll(0.9)
+    assert chart(curves, "loss").training.smooth is not None
+    assert chart(curves, "lr").training.smooth is None
+
+
 def test_the_nearest_point_is_found(site):
     run = site.run()
     site.train(run.path, 10, 20)

@@ -78,7 +78,8 @@ def metric_texts(row: MetricDifference, baseline: int = 0) -> Iterator[str]:
     from nexa import units
     from nexa.runs.compare import change
 
+    figure = units.size if row.name.endswith("_bytes") else units.figure
     for index, value in enumerate(row.values):
         relative = change(value, row.values[baseline]) if index != baseline else None
-        shown = units.figure(value) if value is not None else "–"
+        shown = figure(value) if value is not None else "–"
         yield shown if relative is None else f"{shown} ({relative:+.1%})"

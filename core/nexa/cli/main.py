@@ -41,6 +41,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "show": CommandEntry("nexa.cli.show:command", "Show one run: state, plan, attempts, checkpoints.", "Watch"),
     "logs": CommandEntry("nexa.cli.logs:command", "Print what a run's workers wrote.", "Watch"),
     "metrics": CommandEntry("nexa.cli.metrics:command", "Print a run's losses and speeds.", "Watch"),
+    "cluster": CommandEntry("nexa.cli.cluster:command", "Show machines, partitions and your jobs.", "Watch"),
     "diff": CommandEntry("nexa.cli.diff:command", "Show in which settings and metrics runs differ.", "Watch"),
     "recipe": CommandEntry("nexa.cli.recipe:command", "List, show, check and make recipes.", "Prepare"),
     "verify-resume": CommandEntry(
@@ -91,7 +92,7 @@ class LazyGroup(click.Group):
             headings.setdefault(entry.heading, []).append((name, entry.help))
         for heading, rows in headings.items():
             with formatter.section(heading):
-                formatter.write_dl(rows, col_max=12)
+                formatter.write_dl(rows, col_max=16)
 
 
 def _use_own_plugins_only(ctx: click.Context, param: click.Parameter, value: bool) -> None:

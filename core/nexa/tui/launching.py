@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,11 +39,24 @@ def read_recipes(services: Services) -> tuple[list[CatalogEntry], tuple[Field, .
     return list_recipes(), form_fields(recipe_json_schema(), choices=known_names(services.host()))
 
 
+@contextmanager
+def defects_told() -> Iterator[None]:
+    """A defect of a plugin, or of Nexa, becomes an error to show: it must not end the UI and what is edited in it."""
+    try:
+        yield
+    except NexaError:
+        raise
+    except Exception as error:
+        hint = "this is a bug in nexa or a plugin; the command prints where: NEXA_DEBUG=1 nexa launch …"
+        raise NexaError(f"internal error: {type(error).__name__}: {error}", hint=hint) from error
+
+
 def check_form(form: RecipeForm) -> Checked:
     """Validate a form as `nexa launch` would, and write its texts."""
     problems: dict[str, list[Problem]] = {}
     try:
-        form.load()
+        with defects_told():
+            form.load()
     except NexaError as error:
         problems = problems_by_field(form, error)
     return Checked(problems=problems, before=form.original, after=form.yaml(), command=form.command())
@@ -61,11 +75,13 @@ def plan_form(form: RecipeForm, services: Services) -> Plan:
     """The plan of what a form would launch. Raises NexaError."""
     from nexa.plan import make_plan
 
-    return make_plan(form.load(), host=services.host(), settings=services.settings)
+    with defects_told():
+        return make_plan(form.load(), host=services.host(), settings=services.settings)
 
 
 def launch_form(form: RecipeForm, services: Services) -> Run:
     """Start what a form stands for; its equivalent command is recorded in the run. Raises NexaError."""
     plan = plan_form(form, services)
     plan.require_startable()
-    return services.launch(plan, shlex.split(form.command()))
+    with defects_told():
+        return services.launch(plan, shlex.split(form.command()))

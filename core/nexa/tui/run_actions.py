@@ -110,10 +110,10 @@ class RunActions(NexaScreen):
             try:
                 action.call(self.services, self.services.store.open(run_id))
             except NexaError as error:
-                self.app.call_from_thread(self.tell, error)
+                self.deliver(self.tell, error)
             else:
-                self.app.call_from_thread(self.tell, f"{run_id} {action.done}", severity="information")
-        self.app.call_from_thread(self.read_now)
+                self.deliver(self.inform, f"{run_id} {action.done}")
+        self.deliver(self.read_now)
 
     @work
     async def _choose_checkpoint(self) -> None:
@@ -151,7 +151,7 @@ class RunActions(NexaScreen):
             run = self.services.store.open(run_id)
             return [artifact.name for artifact in open_store(run).list(f"checkpoints/{run.run_id}")]
         except NexaError as error:
-            self.app.call_from_thread(self.tell, error)
+            self.deliver(self.tell, error)
             return None
 
     @work(thread=True, group="act")
@@ -160,11 +160,11 @@ class RunActions(NexaScreen):
             try:
                 attempt = self.services.resume(self.services.store.open(run_id), checkpoint)
             except NexaError as error:
-                self.app.call_from_thread(self.tell, error)
+                self.deliver(self.tell, error)
             else:
                 words = f"{run_id}: attempt {attempt.number} begins"
-                self.app.call_from_thread(self.tell, words, severity="information")
-        self.app.call_from_thread(self.read_now)
+                self.deliver(self.inform, words)
+        self.deliver(self.read_now)
 
     @work(thread=True, group="act")
     def _verify_in_thread(self, run_ids: Sequence[str]) -> None:
@@ -172,13 +172,13 @@ class RunActions(NexaScreen):
             try:
                 damaged, whole = _verify(self.services.store.open(run_id))
             except NexaError as error:
-                self.app.call_from_thread(self.tell, error)
+                self.deliver(self.tell, error)
                 continue
             if damaged:
-                self.app.call_from_thread(self.tell, f"{run_id} is damaged:\n" + "\n".join(damaged))
+                self.deliver(self.tell, f"{run_id} is damaged:\n" + "\n".join(damaged))
             else:
                 words = f"{run_id}: {whole} checkpoint{'s' * (whole != 1)} verified, every file as its manifest says"
-                self.app.call_from_thread(self.tell, words, severity="information")
+                self.deliver(self.inform, words)
 
     def _allowed(self, name: str, run_ids: Sequence[str]) -> bool:
         """Whether an action may go on; says why not."""

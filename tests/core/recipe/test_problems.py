@@ -17,7 +17,7 @@ CASES = [
     ("trainig: {}", "6:1: trainig: unknown key (did you mean 'training'?)"),
     ("tensorbord: {}", "6:1: tensorbord: unknown key (did you mean 'tensorboard'?)"),
     ("zzz: 1", "your own keys go under `meta`)"),
-    ("checkpointing: {zzz: 1}", "(known here: keep_last, save_optimizer)"),
+    ("checkpointing: {zzz: 1}", "(known here: async_save, keep_best, keep_last, mode, monitor, save_optimizer)"),
     ("cluster: {time_limit: soon}", "must be a time such as 90m, 12h, 1d 6h or 1-06:00:00"),
     ("cluster: {time_limit: 60s}", "stop_lead_seconds (120) leaves no time to train within time_limit (60 s)"),
     ("cluster: {memory_per_node: lots}", "must be a size such as 512M or 64G"),

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from nexa.cluster_text import job_line, partition_line, share
 from nexa.errors import NexaError
 from nexa.plugins import PluginEntry
 from nexa.scheduler import ClusterView, JobState, NodeResources, Partition, QueuedJob
-from nexa.tui.cluster_text import job_line, partition_line, share
 
 VIEW = ClusterView(
     taken_at=1000.0,

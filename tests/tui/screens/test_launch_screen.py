@@ -266,6 +266,21 @@ async def test_a_schedulers_refusal_is_shown(project, opened, until, screen_text
         assert pilot.app.current_mode == "launch"
 
 
+@launch_test
+async def test_a_plugins_defect_does_not_end_the_ui(project, opened, until, screen_text):
+    """It is told; the edits are still there."""
+
+    def defect(plan, argv):
+        raise KeyError("queue")
+
+    async with opened(launch=defect) as pilot:
+        screen = await _on_tiny(pilot, until)
+        await _change(screen, pilot, until, "training.max_steps", "4")
+        await pilot.press("f5")
+        await until(pilot, lambda: "internal error: KeyError" in screen_text(pilot.app))
+        assert screen.form.edits == {"training.max_steps": 4}
+
+
 @pytest.mark.parametrize(
     ("script", "outcome"),
     [

@@ -19,6 +19,8 @@ _EVAL_PREFIX = "eval_"
 _FIRST = ("loss", "perplexity", "accuracy", "lr", "grad_norm", "tokens_per_second", "step_seconds", "memory_bytes")
 # It is an axis.
 _NOT_CHARTED = frozenset({"tokens"})
+# A schedule has no noise that an average could take away, only corners that it would round.
+_NOT_SMOOTHED = frozenset({"lr"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +147,7 @@ class CurveReader:
             values, steps, times = values[order], steps[order], times[order]
         values[~np.isfinite(values)] = np.nan
         smooth = None
-        if weight > 0.0:
+        if weight > 0.0 and name not in _NOT_SMOOTHED:
             smooth = self._smoothers.setdefault(name, Smoother(weight)).update(values)
         times = np.maximum.accumulate(times - clock.begin) if len(times) else times
         x = {"step": steps, "time": times, "tokens": clock.at("tokens", steps)}

@@ -36,7 +36,7 @@ class SystemTab(Vertical):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._points = -1
+        self._points = 0
 
     def compose(self) -> ComposeResult:
         """The parts."""

@@ -15,6 +15,7 @@ from textual.worker import get_current_worker
 
 from nexa.errors import NexaError
 from nexa.text import sanitize
+from nexa.tui.threads import deliver
 from nexa.tui.widgets.bar import NavigationBar
 
 if TYPE_CHECKING:
@@ -106,19 +107,15 @@ class NexaScreen(Screen[None]):
         except NexaError as error:
             found = error
         if not worker.is_cancelled:
-            self.app.call_from_thread(self._show, found)
+            self.deliver(self._show, found)
 
     def deliver(self, function: Callable[..., object], *arguments: Any) -> None:
         """From a thread: call a function, which may be async, on the UI thread, unless the screen is gone by then."""
-        self.app.call_from_thread(self._call_if_shown, function, arguments)
-
-    def _call_if_shown(self, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
-        if self.is_attached and self.app.is_running:
-            self.call_later(function, *arguments)
+        deliver(self, function, *arguments)
 
     def _show(self, found: Any) -> None:
         self._reading = False
-        if not self.is_attached:
+        if not (self.is_attached and self.app.is_running):
             return
         if isinstance(found, NexaError):
             self.show_trouble(found)
@@ -132,6 +129,10 @@ class NexaScreen(Screen[None]):
         """Show a message in a corner; text from outside is made safe."""
         text = error if isinstance(error, str) else f"{error.message}\n{error.hint or ''}".strip()
         self.app.notify(sanitize(text), severity=severity, markup=False)  # type: ignore[arg-type]
+
+    def inform(self, text: str) -> None:
+        """Show that something went well."""
+        self.tell(text, severity="information")
 
     def action_filter(self) -> None:
         """Go to the screen's filter or search; screens that have one override this."""

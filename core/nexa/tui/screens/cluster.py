@@ -13,10 +13,11 @@ from textual.content import Content
 from textual.widgets import Static
 
 from nexa import units
+from nexa.cluster_text import job_line, share
 from nexa.errors import NexaError
 from nexa.scheduler import ClusterView, JobState, NodeResources, Partition, QueuedJob
 from nexa.text import sanitize_line
-from nexa.tui.cluster_text import ask_cluster, job_line, share
+from nexa.tui.cluster_text import ask_cluster
 from nexa.tui.keys import bindings
 from nexa.tui.screens.base import NexaScreen
 from nexa.tui.widgets.table import Column, RowTable
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
 _SLOW_SECONDS = 3.0
 
 _PARTITIONS: list[Column[Partition]] = [
-    Column(name="partition", width=0, text=lambda row: sanitize_line(row.name) + (" *" if row.is_default else "")),
+    Column(
+        name="partition",
+        width=0,
+        text=lambda row: sanitize_line(row.name) + (" *" if row.is_default else ""),
+        importance=9,
+    ),
     Column(name="state", width=8, text=lambda row: sanitize_line(row.state), importance=5),
     Column(name="idle", width=9, text=lambda row: f"{row.idle_nodes}/{row.nodes}", right=True, importance=6),
     Column(name="longest", width=9, text=lambda row: units.duration(row.max_seconds) or "any", right=True),
@@ -91,6 +97,7 @@ class ClusterScreen(NexaScreen):
             yield RowTable(_PARTITIONS, key=lambda row: row.name, empty="no partitions", id="partitions")
             yield RowTable(_NODES, key=lambda row: row.name, empty="no machines", id="nodes")
         yield RowTable(_jobs(self), key=lambda row: row.job_id, empty="no jobs of yours", id="jobs")
+        yield Static(id="job")
 
     def on_mount(self) -> None:
         """Keep the age of the data true between answers."""
@@ -130,9 +137,13 @@ class ClusterScreen(NexaScreen):
 
     def _fill(self) -> None:
         view = self._views.get(self._scheduler, ClusterView(taken_at=0.0))
+        known = self._scheduler in self._views and not (self._problems.get(self._scheduler) and not view.nodes)
+        for name, text in (("partitions", "no partitions"), ("nodes", "no machines"), ("jobs", "no jobs of yours")):
+            self.query_one(f"#{name}", RowTable).set_empty(text if known else "not known")
         self.query_one("#partitions", RowTable).set_rows(view.partitions)
         self.query_one("#nodes", RowTable).set_rows(view.nodes)
         self.query_one("#jobs", RowTable).set_rows(view.jobs)
+        self._show_job(self.query_one("#jobs", RowTable).current)
         self.set_class(not view.partitions, "-flat")
         self._show_head()
 
@@ -160,6 +171,15 @@ class ClusterScreen(NexaScreen):
             self._scheduler = self._names[(place + 1) % len(self._names)]
             self._fill()
             self.read_now()
+
+    @on(RowTable.Moved, "#jobs")
+    def _job_under_cursor(self, event: RowTable.Moved) -> None:
+        self._show_job(event.row)
+
+    def _show_job(self, job: QueuedJob | None) -> None:
+        """The whole of what the table may cut."""
+        text = "" if job is None else f"{job.job_id} {job.name}: {job_line(job, self.services.clock())}"
+        self.query_one("#job", Static).update(Content(sanitize_line(text)))
 
     @on(RowTable.Opened, "#jobs")
     async def _job_opened(self, event: RowTable.Opened) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nexa.runs.state import RunStatus
 
 _LETTERS = "ABCDEFGH"
-_METRIC_CELLS, _SETTING_CELLS = 15, 10
+_METRIC_CELLS, _SETTING_CELLS = 18, 10
 
 
 @dataclass(frozen=True, kw_only=True)

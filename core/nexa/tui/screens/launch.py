@@ -309,7 +309,7 @@ class LaunchScreen(NexaScreen):
         if view is None:
             self._ask_cluster(scheduler)
             return f"asking {scheduler} …"
-        from nexa.tui.cluster_text import partition_line
+        from nexa.cluster_text import partition_line
 
         if view.problem:
             return f"{scheduler}: {view.problem}"

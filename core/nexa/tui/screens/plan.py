@@ -16,7 +16,8 @@ from textual.widgets import LoadingIndicator, Static
 from nexa import units
 from nexa.errors import NexaError
 from nexa.text import sanitize
-from nexa.tui.launching import plan_form
+from nexa.tui.launching import defects_told, plan_form
+from nexa.tui.threads import deliver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,11 +82,12 @@ class PlanScreen(ModalScreen[bool]):
         try:
             plan = plan_form(self._form, self._services)
             attempt = example_attempt(plan.runs_dir)
-            commands = commands_text(plan, plan.submission(attempt), plan.worker_argv(attempt))
+            with defects_told():
+                commands = commands_text(plan, plan.submission(attempt), plan.worker_argv(attempt))
             found: _Planned | NexaError = _Planned(plan=plan, commands=commands, forecast=forecast(plan))
         except NexaError as error:
             found = error
-        self.app.call_from_thread(self.call_later, self._show, found)
+        deliver(self, self._show, found)
 
     async def _show(self, found: _Planned | NexaError) -> None:
         if not self.is_attached:

@@ -142,7 +142,7 @@ class FormView(Choices):
     def _row(self, form: RecipeForm, field: Field) -> Iterator[Part]:
         mark = form.mark(field.path)
         is_section = field.control is Control.SECTION
-        label = field.path if is_section else field.label
+        label = field.label
         yield "● " if mark is Mark.EDITED else "  ", "$accent bold"
         yield sanitize_line(label), _HEADING if is_section else "bold" if mark is Mark.EDITED else ""
         yield " " * max(1, _LABEL_CELLS - len(label)), ""

@@ -16,6 +16,7 @@ from nexa.errors import UserError
 from nexa.text import sanitize_line
 from nexa.tui.data.log_index import LogIndex
 from nexa.tui.data.log_lines import LEVELS, LevelFilter, Search, find_error
+from nexa.tui.threads import deliver
 from nexa.tui.widgets.log_view import LogView
 
 _SCAN_BYTES = 64 << 20
@@ -175,7 +176,7 @@ class LogPane(Vertical):
     @work(thread=True, group="find", exclusive=True)
     def _find_in_thread(self, index: LogIndex, search: Search, start: int, direction: int) -> None:
         worker = get_current_worker()
-        self.app.call_from_thread(self._set_busy, "searching …")
+        deliver(self, self._set_busy, "searching …")
 
         def look(begin: int) -> int | None:
             return search.find(index, begin, backwards=direction < 0, cancelled=lambda: worker.is_cancelled)
@@ -185,17 +186,17 @@ class LogPane(Vertical):
         if found is None and not worker.is_cancelled:
             found = look(0 if direction > 0 else index.lines)
         if not worker.is_cancelled:
-            self.app.call_from_thread(self._found, found, "no line matches")
+            deliver(self, self._found, found, "no line matches")
 
     @work(thread=True, group="find", exclusive=True)
     def _find_error_in_thread(self, index: LogIndex, start: int) -> None:
         worker = get_current_worker()
-        self.app.call_from_thread(self._set_busy, "looking for errors …")
+        deliver(self, self._set_busy, "looking for errors …")
         found = find_error(index, start, cancelled=lambda: worker.is_cancelled)
         if found is None and start and not worker.is_cancelled:
             found = find_error(index, 0, cancelled=lambda: worker.is_cancelled)
         if not worker.is_cancelled:
-            self.app.call_from_thread(self._found, found, "no errors in this log")
+            deliver(self, self._found, found, "no errors in this log")
 
     def _set_busy(self, words: str) -> None:
         self._busy = words
@@ -223,10 +224,10 @@ class LogPane(Vertical):
     @work(thread=True, group="level", exclusive=True)
     def _filter_in_thread(self, index: LogIndex, level: LevelFilter) -> None:
         worker = get_current_worker()
-        self.app.call_from_thread(self._set_busy, "filtering …")
+        deliver(self, self._set_busy, "filtering …")
         level.update(index, cancelled=lambda: worker.is_cancelled)
         if not worker.is_cancelled:
-            self.app.call_from_thread(self._take_level, level)
+            deliver(self, self._take_level, level)
 
     def _take_level(self, level: LevelFilter | None) -> None:
         self.view.level = level
