@@ -90,7 +90,7 @@ def test_falcon3_is_a_qlora_run_on_prompt_response_rows() -> None:
     assert recipe.cluster.gpus_per_node == 1
 
 
-@pytest.mark.parametrize("name", ["v1", "pretrain-shakespeare"])
+@pytest.mark.parametrize("name", ["v1", "pretrain-shakespeare", "shakespeare-chars"])
 def test_the_data_makes_rows_to_train_and_to_evaluate_on(name: str) -> None:
     pytest.importorskip("transformers")
     from nexa_torch.data.prepare import prepare_data
