@@ -75,7 +75,7 @@ def test_ctrl_c_detaches_and_the_run_goes_on(home: Home) -> None:
     (run,) = until(lambda: list(home.runs_dir.glob("*-detached-*/run.json")), bool)
     at_step(run.parent, 1)
     os.killpg(command.pid, signal.SIGINT)
-    out, err = command.communicate(timeout=20)
+    out, err = command.communicate(timeout=60)
     assert command.returncode == 130, out + err
     assert f"nexa stop {run.parent.name}" in out + err
     assert "Traceback" not in out + err
@@ -89,7 +89,7 @@ def test_a_run_outlives_its_terminal(home: Home) -> None:
     (run,) = until(lambda: list(home.runs_dir.glob("*-hung-up-*/run.json")), bool)
     at_step(run.parent, 1)
     os.killpg(command.pid, signal.SIGHUP)
-    command.communicate(timeout=20)
+    command.communicate(timeout=60)
     goes_on(run.parent)
     assert home.nexa("stop", "hung-up", "--wait").exit_code == 0
 

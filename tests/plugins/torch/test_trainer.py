@@ -180,7 +180,6 @@ def test_without_a_model_the_recipe_is_trained() -> None:
         ({"packing": False}, "data.packing"),
         ({"optimizer": "adamx"}, "optimizer.name"),
         ({"warmup_steps": 100}, "optimizer.scheduler.warmup_steps"),
-        ({"training_mode": "QLORA"}, "adapter.type"),
     ],
 )
 def test_what_can_not_be_had_is_refused_before_a_run_is_made(changes: dict[str, Any], key: str) -> None:
