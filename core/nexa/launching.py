@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +33,18 @@ def launch_plan(plan: Plan, *, argv: Sequence[str] | None = None, parent: str | 
 
 
 def create_run(
-    plan: Plan, *, argv: Sequence[str] | None = None, parent: str | None = None, submission: Submission | None = None
+    plan: Plan,
+    *,
+    argv: Sequence[str] | None = None,
+    parent: str | None = None,
+    submission: Submission | None = None,
+    sweep: Mapping[str, Any] | None = None,
+    queued: Mapping[str, Any] | None = None,
 ) -> tuple[Run, Attempt, Submission]:
     """Make the run of a plan with its first attempt, and start nothing; see `launch_plan`.
 
-    submission: how the attempt is started, where not by the plan's scheduler.
+    submission: how the attempt is started, where not by the plan's scheduler. sweep: the sweep's id, the
+    run's place in it and its overrides, for a member of one. queued: see `Run.create_attempt`.
     """
     from nexa.preflight import preflight
     from nexa.recipe.render import to_yaml
@@ -52,11 +59,14 @@ def create_run(
         submission = submission or plan.submission(first)
         store.fill(
             run,
-            document=_run_document(plan, sys.argv if argv is None else argv, parent),
+            document={
+                **_run_document(plan, sys.argv if argv is None else argv, parent),
+                **({"sweep": sweep} if sweep else {}),
+            },
             recipe_yaml=to_yaml(plan.recipe.document()),
             plan={**plan.document(), "lineage": _lineage(plan, parent), "submission": asdict(submission)},
         )
-        attempt = run.create_attempt(1, resume_from=None, reason="launched")
+        attempt = run.create_attempt(1, resume_from=None, reason="launched", queued=queued)
     except BaseException:
         # Nothing was started: a folder without a first attempt would be a run that never was.
         shutil.rmtree(run.path, ignore_errors=True)

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from nexa.plan import Plan
 
 
-def preflight(plan: Plan) -> None:
-    """Raise UserError where the run or its checkpoints clearly can't be written."""
+def preflight(plan: Plan, *, runs: int = 1) -> None:
+    """Raise UserError where so many runs of the plan or their checkpoints clearly can't be written."""
     places = [("the run folder", plan.runs_dir, "NEXA_RUNS_DIR")]
     if (store := local_folder(plan.store_uri)) is not None:
         places.append(("the artifact store", store, "artifacts.store_uri"))
-    complaints = [complaint for place in places for complaint in _unwritable(*place)] or [*_too_full(plan)]
+    complaints = [complaint for place in places for complaint in _unwritable(*place)] or [*_too_full(plan, runs)]
     if complaints:
         messages, hints = zip(*complaints, strict=True)
         raise UserError("\n".join(messages), hint="; ".join(dict.fromkeys(hints)))
@@ -40,11 +40,12 @@ def _unwritable(what: str, folder: Path, setting: str) -> Iterator[tuple[str, st
         yield f"can't make {what} in {folder}: {existing} is read-only", f"set {setting} to a folder on a disk"
 
 
-def _too_full(plan: Plan) -> Iterator[tuple[str, str]]:
+def _too_full(plan: Plan, runs: int) -> Iterator[tuple[str, str]]:
     """Complaints where the file systems of checkpoints and of their staging hold less than the estimate."""
     one, all_kept = plan.estimate.checkpoint_bytes, plan.disk_bytes
     if one is None or all_kept is None:
         return
+    all_kept *= runs
     staging = _nearest_existing(plan.runs_dir)
     store = local_folder(plan.store_uri)
     if store is None:

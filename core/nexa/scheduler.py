@@ -55,6 +55,30 @@ class JobRef:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ArrayMember:
+    """One attempt of a job array with what a scheduler plans it from."""
+
+    attempt: Attempt
+    recipe: Recipe
+    launch: LaunchSpec
+    resources: Resources
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobArray:
+    """Attempts of different runs that are handed over as one job.
+
+    name: of the job. folder: made for this array alone, empty; what the scheduler keeps there it finds
+    again later. max_concurrent: how many may run at once, None for no limit.
+    """
+
+    name: str
+    folder: Path
+    members: Sequence[ArrayMember]
+    max_concurrent: int | None = None
+
+
 class UncertainSubmissionError(NexaError):
     """The scheduler did not answer in time, so that nobody knows whether it took the job.
 
@@ -172,6 +196,20 @@ class Scheduler(ABC):
         Raises NexaError, quoting the scheduler's own words, when it is refused, and
         UncertainSubmissionError when nobody knows whether it was.
         """
+
+    def plan_array(self, array: JobArray) -> Submission:
+        """Return exactly what `submit_array` would do. Pure.
+
+        Offered by schedulers with capability "array". Raises UserError where the members can't be one job.
+        """
+        raise UserError(f"{type(self).__name__} has no job arrays", hint="start the runs one by one")
+
+    def submit_array(self, array: JobArray, submission: Submission) -> Sequence[JobRef]:
+        """Start all members as one job and return at once; a job for each, in order.
+
+        Whatever is done to one of these jobs leaves the others alone. Raises as `submit` does.
+        """
+        raise UserError(f"{type(self).__name__} has no job arrays", hint="start the runs one by one")
 
     def find(self, attempts: Sequence[Attempt]) -> Sequence[JobRef | None]:
         """Return the job of each attempt whose submitting process did not live to record it, in order.

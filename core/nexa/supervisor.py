@@ -237,7 +237,7 @@ def _signal_text(number: int) -> str:
     return f"a worker was killed by {name}{causes.get(name, '')}"
 
 
-def _detach() -> int:
+def detach() -> int:
     """Fork into a session of its own; returns, in the child only, the descriptor that reports success.
 
     The parent waits for the child's word and exits 0 once it supervises, or 1 with its error.
@@ -258,10 +258,9 @@ def _detach() -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Supervise one attempt; return the workers' exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    detach = "--detach" in arguments
     try:
         place = WorkerPlace.from_command([word for word in arguments if word != "--detach"], {})
-        report = _detach() if detach else None
+        report = detach() if "--detach" in arguments else None
         supervisor = prepare(place, make=Supervisor, report=report)
     except NexaError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -15,7 +15,8 @@ from nexa_slurm.states import job_state
 from nexa_slurm.submission import run_id_of
 
 _GPUS = re.compile(r"\bgpu(?::([A-Za-z][\w.-]*))?:(\d+)")
-_FIELD = re.compile(r"(\w+)=(.*?)(?= \w+=|$)")
+# scontrol separates some fields with two spaces.
+_FIELD = re.compile(r"(\w+)=(.*?)(?=\s+\w+=|$)")
 _IDLE = frozenset({"idle", "idle~", "idle+cloud"})
 
 

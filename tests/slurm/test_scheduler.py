@@ -200,6 +200,8 @@ def test_the_cluster_view_has_nodes_partitions_and_my_jobs(runs):
     assert sum(node.free_gpus for node in view.nodes) == 5
     low = next(partition for partition in view.partitions if partition.name == "low")
     assert (low.is_default, low.nodes, low.idle_nodes, low.max_seconds) == (True, 3, 2, 2 * 86400)
+    high = next(partition for partition in view.partitions if partition.name == "high")
+    assert (high.is_default, high.nodes, high.idle_nodes) == (False, 3, 2)
     jobs = {job.run_id: job for job in view.jobs}
     assert jobs[run.run_id].state is JobState.RUNNING
     assert "held" in jobs[held.run_id].reason

@@ -62,14 +62,11 @@ def command(
     return _launch(plan, follow=follow, as_json=as_json)
 
 
-def _load(arguments: Sequence[str], config_mode: str | None, flags: dict[str, Any]) -> LoadedRecipe:
-    """The recipe that the command line names, with its overrides and flags on top."""
+def split_arguments(arguments: Sequence[str], config_mode: str | None) -> tuple[str, list[str]]:
+    """The one recipe that a command line names, and its KEY=VALUE words. Raises UserError."""
     from nexa.cli.output import fail
-    from nexa.recipe.flags import flags_to_keys
-    from nexa.recipe.load import load_recipe
 
     sources = [argument for argument in arguments if "=" not in argument]
-    overrides = [argument for argument in arguments if "=" in argument]
     if config_mode is not None:
         sources.append(config_mode)
     if not sources:
@@ -79,7 +76,16 @@ def _load(arguments: Sequence[str], config_mode: str | None, flags: dict[str, An
             f"one run has one recipe, not {' and '.join(map(repr, sources))}",
             hint="overrides have the form key.path=value",
         )
-    return load_recipe(sources[0], overrides=overrides, flags=flags_to_keys(flags))
+    return sources[0], [argument for argument in arguments if "=" in argument]
+
+
+def _load(arguments: Sequence[str], config_mode: str | None, flags: dict[str, Any]) -> LoadedRecipe:
+    """The recipe that the command line names, with its overrides and flags on top."""
+    from nexa.recipe.flags import flags_to_keys
+    from nexa.recipe.load import load_recipe
+
+    source, overrides = split_arguments(arguments, config_mode)
+    return load_recipe(source, overrides=overrides, flags=flags_to_keys(flags))
 
 
 def _document(plan: Plan) -> dict[str, Any]:

@@ -33,6 +33,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "launch": CommandEntry("nexa.cli.launch:command", "Train what a recipe describes.", "Train"),
     "train": CommandEntry("nexa.cli.train:command", "Train in this process, also under torchrun.", "Train"),
     "resume": CommandEntry("nexa.cli.resume:command", "Continue a run from its newest checkpoint.", "Train"),
+    "sweep": CommandEntry("nexa.cli.sweep:command", "Train a recipe many times with different values.", "Train"),
     "stop": CommandEntry("nexa.cli.stop:command", "Save a checkpoint, then end a run.", "Train"),
     "kill": CommandEntry("nexa.cli.kill:command", "End a run at once, without a checkpoint.", "Train"),
     "requeue": CommandEntry("nexa.cli.requeue:command", "Put a run back into its scheduler's queue.", "Train"),

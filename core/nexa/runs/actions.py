@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from nexa.backend import LaunchSpec, Resources
 from nexa.errors import NexaError, RunError, UserError
@@ -32,7 +32,7 @@ def submit_attempt(run: Run, attempt: Attempt, scheduler: Scheduler, submission:
     except UncertainSubmissionError:
         raise
     except NexaError as error:
-        _record_end(folder, State.FAILED, f"it could not be started: {error.message}")
+        record_end(folder, State.FAILED, f"it could not be started: {error.message}")
         raise
     try:
         # The job may have been quicker to record itself.
@@ -42,7 +42,7 @@ def submit_attempt(run: Run, attempt: Attempt, scheduler: Scheduler, submission:
         # A job that nobody can find again must not run on.
         scheduler.cancel(job, force=True)
         reason = f"its job can't be recorded in {folder.path}: {error.strerror or error}"
-        _record_end(folder, State.FAILED, reason)
+        record_end(folder, State.FAILED, reason)
         raise NexaError(f"run {run.run_id} was ended again: {reason}", hint="free space, then: nexa resume") from error
     return job
 
@@ -79,7 +79,7 @@ def kill(run: Run, *, reason: str = "killed by the user") -> RunStatus:
             attempt.withdraw("kill")
             raise
     if not processes_of(run.path, attempt.number):
-        _record_end(attempt, State.KILLED, reason)
+        record_end(attempt, State.KILLED, reason)
     return run_status(run)
 
 
@@ -116,24 +116,26 @@ def resume(run: Run, *, checkpoint: str | None = None, overrides: Sequence[str] 
     falls back to the one before when it is damaged. Of two resumes at once, one wins. Raises RunError when
     the run is complete or may still be alive; `force` resumes a run of another machine that only looks lost.
     """
-    from nexa.recipe.schema import Recipe
     from nexa.runs.replanning import replan
 
     number, checkpoint, reason = resumption(run, checkpoint=checkpoint, force=force)
     changed = replan(run, overrides) if overrides else None
-    plan = changed or run.plan
-    scheduler = _scheduler(run.document["scheduler"])
-    submission = scheduler.plan(
-        Recipe.from_document(plan["recipe"]),
-        Attempt(run_id=run.run_id, run_dir=run.path, number=number),
-        LaunchSpec(**plan["launch"]),
-        Resources(**plan["resources"]),
-    )
+    scheduler, submission = plan_attempt(run, number, changed or run.plan)
     if overrides:
         reason += f", with {' '.join(overrides)}"
     attempt = run.create_attempt(number, resume_from=checkpoint, reason=reason, plan=changed)
     submit_attempt(run, attempt, scheduler, submission)
     return attempt
+
+
+def plan_attempt(run: Run, number: int, plan: Mapping[str, Any]) -> tuple[Scheduler, Submission]:
+    """The run's scheduler, and what submitting attempt `number` of a plan document does."""
+    from nexa.recipe.schema import Recipe
+
+    scheduler = _scheduler(run.document["scheduler"])
+    attempt = Attempt(run_id=run.run_id, run_dir=run.path, number=number)
+    recipe, resources = Recipe.from_document(plan["recipe"]), Resources(**plan["resources"])
+    return scheduler, scheduler.plan(recipe, attempt, LaunchSpec(**plan["launch"]), resources)
 
 
 def resumption(run: Run, *, checkpoint: str | None = None, force: bool = False) -> tuple[int, str | None, str]:
@@ -219,8 +221,8 @@ def _not_running(run: Run, status: RunStatus, verb: str) -> RunError:
     )
 
 
-def _record_end(attempt: AttemptFolder, state: State, reason: str) -> None:
-    """Write the exit record unless there is one."""
+def record_end(attempt: AttemptFolder, state: State, reason: str) -> None:
+    """Write how an attempt ended that no supervisor writes about, unless that is recorded. Raises NexaError."""
     document = {"exit_code": None, "signal": None, "state": str(state), "reason": reason, "ended_at": time.time()}
     try:
         write_json_once(attempt.path / "exit.json", document)

@@ -14,8 +14,9 @@ from enum import StrEnum
 from typing import Any
 
 from nexa.events import PREPARATION
+from nexa.files import read_json
 from nexa.runs.jobs import ask_schedulers, find_jobs, record_job
-from nexa.runs.store import AttemptFolder, Run
+from nexa.runs.store import AttemptFolder, Run, queue_path
 from nexa.scheduler import Attempt, JobState, JobStatus
 from nexa.worker.identity import Liveness, ProcessIdentity, uptime_seconds
 
@@ -27,7 +28,7 @@ _SHARED_FILE_DELAY_SECONDS = 30.0
 
 # Enough for the newest metrics; evaluations and checkpoints are rarer and lie further back.
 _SHORT_TAIL_BYTES = 4096
-_WHOLE_TAIL_BYTES = 1 << 18
+WHOLE_TAIL_BYTES = 1 << 18
 
 
 class State(StrEnum):
@@ -58,6 +59,7 @@ class Evidence:
     worker that started. job: the scheduler's answer, None when it was not or can't be asked.
     submitted: whether the scheduler took the job. silence_seconds: since the last event, None before
     the first; age_seconds: since the attempt was made. training: whether rank 0 has begun work.
+    sweep: id of the sweep whose queue is to start the attempt, "" without one; queue: that queue's liveness.
     """
 
     exit: Mapping[str, Any] | None = None
@@ -73,6 +75,8 @@ class Evidence:
     silence_seconds: float | None = None
     age_seconds: float = 0.0
     training: bool = False
+    sweep: str = ""
+    queue: Liveness | None = None
 
 
 def judge(evidence: Evidence) -> tuple[State, str]:
@@ -166,8 +170,13 @@ def _unstarted(evidence: Evidence) -> tuple[State, str]:
         if evidence.age_seconds > PROBABLY_LOST_AFTER_SECONDS and job is None:
             return State.PROBABLY_LOST, f"no supervisor has started in {_seconds(evidence.age_seconds)}"
         return State.QUEUED, job.reason if job else ""
+    if evidence.queue in (Liveness.ALIVE, Liveness.ELSEWHERE):
+        return State.QUEUED, f"waits for its turn in sweep {evidence.sweep}"
     if evidence.launcher is Liveness.ALIVE:
         return State.STARTING, "being handed to its scheduler"
+    if evidence.queue is not None:
+        why = "the queue of its sweep ended before its turn"
+        return State.LOST, f"{why}; start it again: nexa sweep resume {evidence.sweep}"
     if evidence.launcher is Liveness.ELSEWHERE and evidence.age_seconds <= STALE_AFTER_SECONDS:
         return State.STARTING, "being handed to its scheduler"
     return State.LOST, "the launching command ended before its scheduler had the job"
@@ -207,7 +216,7 @@ class RunStatus:
 
 def run_status(run: Run, *, now: float | None = None) -> RunStatus:
     """The status of one run; asks its scheduler only when the disk does not settle it."""
-    return run_statuses([run], now=now, tail_bytes=_WHOLE_TAIL_BYTES)[0]
+    return run_statuses([run], now=now, tail_bytes=WHOLE_TAIL_BYTES)[0]
 
 
 def run_statuses(
@@ -241,6 +250,8 @@ def gather(attempt: AttemptFolder, *, now: float) -> Evidence:
     if end is not None:
         return Evidence(exit=end)
     document = attempt.read("attempt") or {}
+    submitted = (attempt.path / "job.json").exists()
+    sweep, queue = ("", None) if submitted else _queue(attempt)
     created = float(document.get("created_at", now))
     try:
         silence = max(0.0, now - attempt.events_path.stat().st_mtime)
@@ -251,14 +262,26 @@ def gather(attempt: AttemptFolder, *, now: float) -> Evidence:
         error=attempt.read("error"),
         stop=attempt.requested("stop"),
         kill=attempt.requested("kill"),
-        submitted=(attempt.path / "job.json").exists(),
+        submitted=submitted,
         launcher=_liveness(ProcessIdentity.from_document(document.get("launcher") or {}), silence),
         supervisor=_liveness(attempt.identity("supervisor"), silence),
         workers=[identity.liveness() for identity in attempt.workers().values()],
         silence_seconds=silence,
         age_seconds=max(0.0, now - created),
         training=silence is not None,
+        sweep=sweep,
+        queue=queue,
     )
+
+
+def _queue(attempt: AttemptFolder) -> tuple[str, Liveness | None]:
+    """Sweep whose queue process is to start an attempt, and that process's liveness; None without one."""
+    queued = attempt.read("queued")
+    if queued is None or "array" in queued:
+        return "", None
+    sweep = str(queued["sweep"])
+    process = ProcessIdentity.from_document(read_json(queue_path(attempt.run_dir.parent, sweep)) or {})
+    return sweep, process.liveness() if process else Liveness.GONE
 
 
 def _liveness(identity: ProcessIdentity | None, silence_seconds: float | None) -> Liveness | None:
@@ -319,7 +342,7 @@ def _describe(run: Run, attempt: AttemptFolder, judged: tuple[State, str], tail_
     for folder in (attempt, *reversed(run.attempts[:-1])):
         figures.read(folder, tail_bytes)
         if figures.step is None:
-            figures.read(folder, _WHOLE_TAIL_BYTES)
+            figures.read(folder, WHOLE_TAIL_BYTES)
         if figures.step is not None:
             break
     result = attempt.read("result") or {}

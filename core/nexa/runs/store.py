@@ -6,10 +6,8 @@ are written whole and once; nothing here locks, so it works on shared file syste
 
 from __future__ import annotations
 
-import base64
 import getpass
 import os
-import re
 import secrets
 import shutil
 import socket
@@ -21,14 +19,15 @@ from typing import Any
 
 from nexa.errors import RunError, UserError
 from nexa.files import read_json, write_json, write_json_once
+from nexa.runs.ids import RUNS_DIR_HINT, make_folder, pick_id, unwritable
 from nexa.scheduler import Attempt
 from nexa.worker.identity import ProcessIdentity
 from nexa.worker.place import plan_path
 
 RUN_SCHEMA = 1
 PLAN_SCHEMA = 1
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SWEEPS_FOLDER = "sweeps"
+"""Folder of sweeps below that of runs."""
 
 
 class AttemptFolder:
@@ -137,12 +136,19 @@ class Run:
         return attempts[-1] if attempts else None
 
     def create_attempt(
-        self, number: int, *, resume_from: str | None, reason: str, plan: Mapping[str, Any] | None = None
+        self,
+        number: int,
+        *,
+        resume_from: str | None,
+        reason: str,
+        plan: Mapping[str, Any] | None = None,
+        queued: Mapping[str, Any] | None = None,
     ) -> Attempt:
         """Begin attempt `number`; of several processes that try at once, one succeeds.
 
         resume_from: name of the checkpoint artifact to continue from, None for a fresh start. plan: what
-        this attempt and those after it follow, None where nothing changes.
+        this attempt and those after it follow, None where nothing changes. queued: the sweep and what of it
+        starts the attempt, None where the caller does.
         Raises RunError when the attempt exists, UserError when the folder can't be written.
         """
         folder = self.path / "attempts"
@@ -157,8 +163,9 @@ class Run:
         try:
             (prepared / "workers").mkdir(parents=True)
             write_json(prepared / "attempt.json", document)
-            if plan is not None:
-                write_json(prepared / "plan.json", plan)
+            for name, content in (("plan", plan), ("queued", queued)):
+                if content is not None:
+                    write_json(prepared / f"{name}.json", content)
             # Renaming onto a folder that holds files fails, so an attempt appears whole and once.
             prepared.rename(folder / str(number))
         except OSError as error:
@@ -168,7 +175,7 @@ class Run:
                     f"attempt {number} of run {self.run_id} was started by another command at this moment",
                     hint=f"see it with: nexa show {self.run_id}",
                 ) from None
-            raise _unwritable(folder, error) from error
+            raise unwritable(folder, error, what="run") from error
         return Attempt(run_id=self.run_id, run_dir=self.path, number=number)
 
 
@@ -184,27 +191,8 @@ class RunStore:
         The id sorts by time and is unique: its folder is created exclusively. Raises UserError for
         a name that can't be part of an id or a folder that can't be written.
         """
-        if not _NAME.fullmatch(name):
-            raise UserError(
-                f"{name!r} can't be a run's name",
-                hint="use letters, digits, '.', '_' and '-', at most 64, starting with a letter or digit",
-            )
-        while True:
-            stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-            suffix = base64.b32encode(secrets.token_bytes(4)).decode("ascii")[:6].lower()
-            path = self.root / f"{stamp}-{name}-{suffix}"
-            try:
-                self.root.mkdir(parents=True, exist_ok=True)
-                path.mkdir()
-                for folder in ("attempts", "events", "logs", "checkpoints"):
-                    (path / folder).mkdir()
-            except FileExistsError:
-                if self.root.is_dir():
-                    continue
-                raise UserError(f"{self.root} is a file; runs need a folder", hint=_RUNS_DIR_HINT) from None
-            except OSError as error:
-                raise _unwritable(self.root, error) from error
-            return Run(path)
+        folders = ("attempts", "events", "logs", "checkpoints")
+        return Run(make_folder(self.root, name, folders, what="run"))
 
     def fill(self, run: Run, *, document: Mapping[str, Any], recipe_yaml: str, plan: Mapping[str, Any]) -> None:
         """Write the documents of a reserved run; on failure its folder is removed.
@@ -217,7 +205,7 @@ class RunStore:
             "run_id": run.run_id,
             "created_at": time.time(),
             "host": socket.gethostname(),
-            "user": _user(),
+            "user": user_name(),
         }
         try:
             (run.path / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
@@ -226,7 +214,7 @@ class RunStore:
             write_json(run.path / "run.json", {**identity, **document})
         except OSError as error:
             shutil.rmtree(run.path, ignore_errors=True)
-            raise _unwritable(run.path, error) from error
+            raise unwritable(run.path, error, what="run") from error
 
     def create(self, name: str, *, document: Mapping[str, Any], recipe_yaml: str, plan: Mapping[str, Any]) -> Run:
         """`reserve` and `fill` in one, for callers whose plan does not depend on the run's folder."""
@@ -241,7 +229,7 @@ class RunStore:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            raise UserError(f"runs in {self.root} can't be read: {error.strerror}", hint=_RUNS_DIR_HINT) from error
+            raise UserError(f"runs in {self.root} can't be read: {error.strerror}", hint=RUNS_DIR_HINT) from error
         return [Run(self.root / name) for name in names if (self.root / name / "run.json").is_file()]
 
     def open(self, reference: str) -> Run:
@@ -252,44 +240,17 @@ class RunStore:
         runs = self.list()
         if not runs:
             raise RunError(f"there are no runs in {self.root}", hint="start one with: nexa launch quickstart")
-        if reference == "latest":
-            return runs[0]
-        for run in runs:
-            if run.run_id == reference:
-                return run
-        matching = [run for run in runs if reference and run.run_id.startswith(reference)]
-        if len(matching) == 1:
-            return matching[0]
-        if not matching:
-            for run in runs:
-                if _name_in_id(run.run_id) == reference:
-                    return run
-        raise _no_single_run(reference, matching, runs)
+        ids = [run.run_id for run in runs]
+        return runs[ids.index(pick_id(reference, ids, what="run", listing="nexa runs"))]
 
 
-_RUNS_DIR_HINT = "choose another folder: set NEXA_RUNS_DIR, or runs_dir in nexa.toml"
+def queue_path(runs_dir: Path, sweep_id: str) -> Path:
+    """File that names the process which starts a sweep's runs one after another."""
+    return runs_dir / SWEEPS_FOLDER / sweep_id / "queue.json"
 
 
-def _name_in_id(run_id: str) -> str:
-    """The name in `YYYYMMDD-HHMMSS-<name>-<suffix>`."""
-    return run_id[16:].rpartition("-")[0]
-
-
-def _no_single_run(reference: str, matching: Sequence[Run], runs: Sequence[Run]) -> RunError:
-    shown = ", ".join(run.run_id for run in (matching or runs)[:5])
-    more = ", …" if len(matching or runs) > 5 else ""
-    if matching:
-        return RunError(
-            f"{reference!r} is the start of {len(matching)} runs: {shown}{more}", hint="type more of the id"
-        )
-    return RunError(f"there is no run {reference!r}", hint=f"newest runs: {shown}{more}; all: nexa runs")
-
-
-def _unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(f"runs can't be written to {path}: {error.strerror or error}", hint=_RUNS_DIR_HINT)
-
-
-def _user() -> str:
+def user_name() -> str:
+    """Name of the user this process runs as, or the number where there is no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

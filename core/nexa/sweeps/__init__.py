@@ -1,0 +1,1 @@
+"""Sweeps: many runs of one recipe that differ in some of its fields."""

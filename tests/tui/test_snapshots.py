@@ -1,0 +1,188 @@
+"""What the screens look like, cell by cell and colour by colour; `tui_snapshots` says how to remake the pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+from types import SimpleNamespace
+
+import pytest
+from tui_snapshots import FOLDER, compare, skip_reason
+
+from nexa.plugins import PluginEntry
+from nexa.runs.actions import open_store
+from nexa.scheduler import ClusterView, JobState, NodeResources, Partition, QueuedJob
+from nexa.tui.app import NexaApp
+from nexa.tui.screens.run import TABS
+from nexa.tui.themes import THEMES
+
+drawn_here = pytest.mark.skipif(bool(skip_reason()), reason=skip_reason())
+
+NOW = 1_800_000_000.0
+
+CLUSTER = ClusterView(
+    taken_at=NOW - 12,
+    partitions=[
+        Partition(name="gpu", state="up", is_default=True, max_seconds=172800, nodes=8, idle_nodes=3),
+        Partition(name="debug", state="up", max_seconds=3600, nodes=2, idle_nodes=2),
+    ],
+    nodes=[
+        NodeResources(
+            name="n01", partitions=["gpu"], state="mixed", cpus=64, free_cpus=8, gpus=8, free_gpus=2, gpu_type="a100",
+            memory_bytes=512 << 30, free_memory_bytes=64 << 30,
+        ),
+        NodeResources(
+            name="n02", partitions=["gpu", "debug"], state="idle", cpus=64, free_cpus=64, gpus=8, free_gpus=8,
+            memory_bytes=512 << 30, free_memory_bytes=512 << 30,
+        ),
+        NodeResources(name="n03", partitions=["gpu"], state="down", reason="disk failed", cpus=64, gpus=8),
+    ],
+    jobs=[
+        QueuedJob(
+            job_id="41", name="captain", state=JobState.PENDING, reason="waits for 8 free GPUs", partition="gpu",
+            submitted_at=NOW - 60, expected_start=NOW + 600,
+        ),
+        QueuedJob(
+            job_id="40", name="count", state=JobState.RUNNING, partition="gpu", nodes=["n01"], started_at=NOW - 600,
+            limit_seconds=3600,
+        ),
+    ],
+)  # fmt: skip
+
+PLUGINS = [
+    PluginEntry(name="torch", kind="backend", entry_point="torch", distribution="nexa", version="1", status="ok"),
+    PluginEntry(name="slurm", kind="scheduler", entry_point="slurm", distribution="nexa", version="1", status="ok"),
+    PluginEntry(
+        name="bad", kind="", entry_point="bad", distribution="nexa-bad", version="2", status="error",
+        message="no module 'x'", traceback="Traceback (most recent call last):\n  boom",
+    ),
+]  # fmt: skip
+
+HOST = SimpleNamespace(
+    report=lambda: PLUGINS,
+    specs=lambda kind: [SimpleNamespace(name="slurm")] if kind == "scheduler" else [],
+    create=lambda kind, name: SimpleNamespace(cluster=lambda: CLUSTER),
+)
+
+
+def _trained(site):
+    """A live run with everything that tabs show, and three others."""
+    failed = site.run("broken", end="failed")
+    site.train(failed.path, 1, 12)
+    site.run("waiting-for-nothing", silent=4000.0)
+    done = site.run("first-try", end="completed")
+    site.train(done.path, 1, 200)
+    run = site.run("captain")
+    site.train(run.path, 1, 60)
+    site.events(run.path, [{"type": "eval", "step": step, "values": {"eval_loss": 2 - step / 60}} for step in (30, 60)])
+    site.events(run.path, [{"type": "sample", "step": 60, "prompt": "Who are you?", "text": "A captain at sea."}])
+    site.events(run.path, [{"type": "message", "level": "warning", "text": "disk is nearly full"}])
+    gpu = {"gpu": "0", "utilization_percent": 97, "memory_bytes": 7e10, "memory_total_bytes": 1.5e11, "power_watts": 5}
+    meters = {"type": "system", "cpu_percent": 250, "rss_bytes": 4e9, "machine_memory_total_bytes": 1e11}
+    site.events(
+        run.path,
+        [
+            {**meters, "machine_cpu_percent": 40 + n, "machine_memory_bytes": 2e10 + n * 1e9, "gpus": [gpu]}
+            for n in range(20)
+        ],
+    )
+    lines = [{"ts": NOW - 600 + n, "level": "info", "event": f"step {n} loss {3 - n / 40:.3f}"} for n in range(50)]
+    lines[30] = {"ts": NOW - 570, "level": "warning", "event": "gradient norm 40 clipped to 1"}
+    log = "".join(json.dumps(line) + "\n" for line in lines)
+    (run.path / "logs" / "1-0.log").write_text(log + "Traceback (most recent call last):\n  boom\n")
+    staged = run.path / "checkpoints" / "s"
+    staged.mkdir()
+    (staged / "weights").write_text("w" * 5000)
+    name = f"checkpoints/{run.run_id}/step-00000060"
+    manifest = {"metrics": {"loss": 1.25, "eval_loss": 1.0}, "lineage": {"code": "abc"}}
+    open_store(run).commit(staged, name, kind="checkpoint", manifest=manifest)
+    site.events(run.path, [{"type": "checkpoint", "step": 60, "name": name, "bytes": 5000, "hash": "x"}])
+    return run, done
+
+
+async def _read(pilot, until):
+    """Until the screen shows what it read."""
+    await until(pilot, lambda: not pilot.app.screen._reading and not pilot.app.screen._read_again)
+    await pilot.pause()
+
+
+async def _show(pilot, until, text_of, key, words):
+    await pilot.press(key)
+    await until(pilot, lambda: words in text_of(pilot.app))
+    await _read(pilot, until)
+
+
+@drawn_here
+@pytest.mark.parametrize(("size", "look"), [((100, 30), ""), ((80, 24), "-80x24")])
+def test_every_screen_looks_as_kept(site, drive, until, text_of, size, look):
+    run, done = _trained(site)
+    app = NexaApp(site.services(host=lambda: HOST))
+    app.compared = [run.run_id, done.run_id]
+
+    async def script(pilot):
+        for key, name, words in (
+            ("2", "runs", "● running"),
+            ("3", "run", "captain at sea"),
+            ("4", "compare", "loss"),
+            ("5", "cluster", "n03"),
+            ("6", "plugins", "boom"),
+        ):
+            await _show(pilot, until, text_of, key, words)
+            compare(app, name + look)
+        await pilot.press("2", "question_mark")
+        await pilot.pause()
+        compare(app, "help" + look)
+
+    drive(app, script, size=size)
+
+
+@drawn_here
+def test_every_tab_of_a_run_looks_as_kept(site, drive, until, text_of):
+    run, _ = _trained(site)
+    app = NexaApp(site.services(), run_id=run.run_id)
+    words = {"charts": "loss", "log": "boom", "system": "97 %", "config": "small", "artifacts": "step-", "events": "on"}
+
+    async def script(pilot):
+        await until(pilot, lambda: "captain at sea" in text_of(app))
+        for name in TABS[1:]:
+            app.screen.open_tab(name)
+            await until(pilot, lambda name=name: app.screen._tab == name and words[name] in text_of(app))
+            await _read(pilot, until)
+            compare(app, f"run-{name}")
+
+    drive(app, script)
+
+
+@drawn_here
+def test_every_theme_looks_as_kept(site, drive, until, text_of):
+    run, done = _trained(site)
+    app = NexaApp(site.services(host=lambda: HOST))
+    app.compared = [run.run_id, done.run_id]
+
+    async def script(pilot):
+        await _show(pilot, until, text_of, "4", "loss")
+        for theme in THEMES[1:]:
+            await pilot.press("T")
+            assert app.theme == theme.name
+            for key, name, words in (("2", "runs", "● running"), ("3", "run", "captain at sea"), ("4", "compare", "")):
+                await _show(pilot, until, text_of, key, words)
+                compare(app, f"{name}-{theme.name.removeprefix('nexa-')}")
+
+    drive(app, script)
+
+
+@drawn_here
+def test_ascii_without_colours_looks_as_kept(site, drive, until, text_of, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    run, _ = _trained(site)
+    app = NexaApp(site.services(ascii=True), run_id=run.run_id)
+
+    async def script(pilot):
+        await until(pilot, lambda: "captain at sea" in text_of(app))
+        await _read(pilot, until)
+        compare(app, "run-ascii")
+        svg = (FOLDER / "run-ascii.svg").read_text()
+        colours = set(re.findall(r"#[0-9a-f]{6}", svg.partition("<defs>")[0]))
+        assert all(len({colour[1:3], colour[3:5], colour[5:7]}) == 1 for colour in colours), colours
+
+    drive(app, script)

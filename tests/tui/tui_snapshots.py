@@ -1,0 +1,74 @@
+"""Compares what a terminal shows with an SVG kept beside the tests, and says which lines differ."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from html import unescape
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "snapshots"
+REMAKE = "NEXA_REMAKE_SNAPSHOTS"
+"""Environment variable; set to 1, a test writes its snapshot in place of comparing."""
+
+_PYTHON = (3, 11)
+_CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
+# What differs between two runs of a test, in as many cells as it takes there.
+_VARYING = (
+    (re.compile(r"terminal-\d+"), "terminal"),
+    (re.compile(r"\b20\d\d-\d\d-\d\d(&#160;|T)\d\d:\d\d:\d\d"), r"2027-01-15\g<1>08:00:00"),
+    (re.compile(r"\b[0-9a-f]{64}\b"), "0" * 64),
+    (re.compile(r"@font-face \{.*?\}", re.DOTALL), ""),
+)
+_TEXT = re.compile(r'<text class="[^"]*-r(\d+)" x="([\d.]+)" y="([\d.]+)"[^>]*>(.*?)</text>')
+_RULE = re.compile(r"\.[\w-]*-r(\d+) \{([^}]*)\}")
+
+
+def skip_reason() -> str:
+    """Why snapshots can't be compared here: another Python or Textual draws other cells; "" where they can."""
+    pinned = re.search(r"^textual==(\S+)", _CONSTRAINTS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert pinned is not None
+    if sys.version_info[:2] != _PYTHON:
+        return f"snapshots are drawn with Python {'.'.join(map(str, _PYTHON))}"
+    if version("textual") != pinned[1]:
+        return f"snapshots are drawn with Textual {pinned[1]} of constraints.txt, here is {version('textual')}"
+    return ""
+
+
+def compare(app: Any, name: str) -> None:
+    """Assert that the app shows what `snapshots/NAME.svg` does; one that differs is left below the folder `failed`."""
+    path, failed = FOLDER / f"{name}.svg", FOLDER / "failed" / f"{name}.svg"
+    shown = _normalised(app.export_screenshot(title="nexa"))
+    if os.environ.get(REMAKE) == "1":
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(shown, encoding="utf-8")
+        return
+    assert path.is_file(), f"there is no {path.name}; {REMAKE}=1 makes it"
+    kept = path.read_text(encoding="utf-8")
+    if kept == shown:
+        failed.unlink(missing_ok=True)
+        return
+    failed.parent.mkdir(exist_ok=True)
+    failed.write_text(shown, encoding="utf-8")
+    lines = list(difflib.unified_diff(_lines(kept), _lines(shown), "kept", "shown", n=0, lineterm=""))
+    words = "\n".join(lines) or "backgrounds differ"
+    raise AssertionError(f"{name} differs; look at {failed}; where it is right, {REMAKE}=1 keeps it\n{words}")
+
+
+def _normalised(svg: str) -> str:
+    for pattern, replacement in _VARYING:
+        svg = pattern.sub(replacement, svg)
+    return svg.rstrip() + "\n"
+
+
+def _lines(svg: str) -> list[str]:
+    """The rows of text in an SVG, each piece with its style."""
+    styles = dict(_RULE.findall(svg))
+    rows: dict[float, list[str]] = {}
+    for style, _, y, text in _TEXT.findall(svg):
+        rows.setdefault(float(y), []).append(f"{unescape(text)}  [{styles.get(style, '').strip()}]")
+    return [piece for row in rows.values() for piece in row]
