@@ -27,6 +27,7 @@ def share(free: float | None, whole: float | None, show: Callable[[float], str] 
 def job_line(job: QueuedJob, now: float) -> str:
     """Where a job runs and for how long, or why it waits and until when."""
     parts: list[str] = []
+    later = ""
     if job.state is JobState.RUNNING:
         parts.append(", ".join(job.nodes) or f"{job.num_nodes} node(s)")
         parts.append(f"for {units.age(job.started_at, now=now)}" if job.started_at is not None else "")
@@ -35,5 +36,5 @@ def job_line(job: QueuedJob, now: float) -> str:
         parts.append(job.reason)
         parts.append(f"since {units.age(job.submitted_at, now=now)}" if job.submitted_at is not None else "")
         if job.expected_start is not None and job.expected_start > now:
-            parts.append(f"starts in about {units.duration(job.expected_start - now)}")
-    return " ".join(part for part in parts if part)
+            later = f"starts in about {units.duration(job.expected_start - now)}"
+    return ", ".join(part for part in (" ".join(filter(None, parts)), later) if part)

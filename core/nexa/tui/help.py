@@ -15,6 +15,9 @@ from textual.widgets import Static
 from nexa.tui.keys import HEADINGS, KEYS, Key
 from nexa.tui.screens import entry_named
 
+_TEXT_CELLS = 38
+"""So that the ids of all headings are below one another."""
+
 
 class HelpScreen(ModalScreen[None]):
     """A page of keys; any of Escape, ?, q closes it."""
@@ -42,7 +45,7 @@ class HelpScreen(ModalScreen[None]):
     def _table(self, keys: tuple[Key, ...]) -> Table:
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(width=16, no_wrap=True)
-        table.add_column(ratio=1)
+        table.add_column(width=_TEXT_CELLS)
         table.add_column(style="dim", no_wrap=True)
         for key in keys:
             table.add_row(Text(keys_in_words(self.app, key), style="bold"), Text(key.text), Text(key.id))

@@ -40,6 +40,7 @@ DARK = Theme(
             "#565f89",
         ),
         "footer-key-foreground": "#ff9e64",
+        "scrollbar-background": "#1a1b29",
         "footer-background": "#1a1b29",
         "border": "#7aa2f7",
         "border-blurred": "#2f334d",
@@ -91,7 +92,7 @@ CONTRAST = Theme(
     foreground="#ffffff",
     background="#000000",
     surface="#000000",
-    panel="#000000",
+    panel="#404040",
     dark=True,
     text_alpha=1.0,
     variables={
@@ -101,6 +102,7 @@ CONTRAST = Theme(
             "#b0b0b0",
         ),
         "footer-key-foreground": "#ffff00",
+        "footer-background": "#000000",
         "border": "#ffff00",
         "border-blurred": "#ffffff",
         "text-muted": "#ffffff",
@@ -129,6 +131,7 @@ COLOURBLIND = Theme(
     variables={
         **_chart_variables(_OKABE_ITO, "#414656", "#6b7183"),
         "footer-key-foreground": "#e69f00",
+        "scrollbar-background": "#191c24",
         "border": "#56b4e9",
         "border-blurred": "#323746",
         "block-cursor-background": "#0b4f7a",

@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from textual import events
 from textual.geometry import Size
 from textual.message import Message
+from textual.strip import Strip
 from textual_hires_canvas import Canvas, HiResMode
 
 from nexa import units
@@ -97,6 +98,11 @@ class Chart(Canvas, can_focus=True):
         """Draw at the new size."""
         self.reset(size=Size(max(1, event.size.width), max(1, event.size.height)), refresh=False)
         self.redraw()
+
+    def render_line(self, y: int) -> Strip:
+        """One line; those beyond the canvas have a style too, without which the filter of NO_COLOR fails."""
+        strip = super().render_line(y)
+        return strip if strip.cell_length else Strip.blank(self.size.width, self.rich_style)
 
     def draw(self, picture: Picture) -> None:
         """Show a picture instead of the one before."""

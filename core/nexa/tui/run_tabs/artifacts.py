@@ -111,8 +111,8 @@ class ArtifactsTab(Horizontal):
             for name, value in checkpoint.facts:
                 text.append(f"{name}  ", colour_of(self.app, "text-muted")).append(value + "\n")
             text.append("\nv verifies every file against the manifest; R resumes from here\n", "dim")
-        if text.plain != getattr(self, "_plain", None):
-            self._plain = text.plain
+        if text != getattr(self, "_text", None):
+            self._text = text
             self.query_one(Static).update(text)
 
     @property

@@ -26,13 +26,9 @@ class RunHead(Static):
     def show(self, snapshot: RunSnapshot) -> None:
         """Show a snapshot; draws only when something reads differently."""
         text = Text("\n").join((self._state_line(snapshot), self._progress_line(snapshot), self._facts_line(snapshot)))
-        if self._shown is None or text.plain != self._shown.plain:
+        if text != self._shown:
             self._shown = text
             self.update(text)
-
-    def on_mount(self) -> None:
-        """Follow changes of the theme."""
-        self.app.theme_changed_signal.subscribe(self, lambda _: setattr(self, "_shown", None))
 
     def _colour(self, name: str) -> str:
         return colour_of(self.app, name)
@@ -52,7 +48,7 @@ class RunHead(Static):
         share = (status.step or 0) / status.total_steps if status.total_steps else 0.0
         filled = round(min(1.0, share) * _BAR_CELLS)
         line.append("━" * filled, self._colour(LOOKS[status.state].colour))
-        line.append("━" * (_BAR_CELLS - filled), self._colour("border-blurred"))
+        line.append("━" * (_BAR_CELLS - filled), self._colour("chart-faint"))
         if status.phase in PREPARATION or status.step is None:
             line.append(f"  {status.phase or 'not started'}", muted)
             return line

@@ -37,8 +37,8 @@ class Figure(Static):
         text.append(value or "–", "bold")
         if more and len(value) + len(more) + 3 <= self.size.width:
             text.append(f" {more}", colour_of(self.app, "text-muted"))
-        if getattr(self, "_plain", None) != text.plain:
-            self._plain = text.plain
+        if getattr(self, "_text", None) != text:
+            self._text = text
             self.update(text)
 
 

@@ -19,6 +19,9 @@ from nexa.tui.data.run import RunSnapshot
 from nexa.tui.themes import colour_of
 
 _BAR_CELLS = 12
+_HOST_CELLS = 12
+_WIDE = 110
+"""Columns from which on the worker's own part of the machine has room beside the whole."""
 _TITLES = {
     "cpu_percent": "CPU of the worker, % of a core",
     "rss_bytes": "memory of the worker",
@@ -51,11 +54,11 @@ class SystemTab(Vertical):
 
     def show(self, snapshot: RunSnapshot) -> None:
         """Show a snapshot."""
-        text = Text("\n").join(
+        text = Text("\n", no_wrap=True, overflow="ellipsis").join(
             self._line(rank, readings) for rank, readings in sorted(snapshot.meters.items()) if readings.latest
         )
-        if text.plain != getattr(self, "_plain", None):
-            self._plain = text.plain
+        if text != getattr(self, "_text", None):
+            self._text = text
             self.query_one("#ranks Static", Static).update(text)
         first = snapshot.meters.get(0)
         if first is not None and len(first.times) != self._points:
@@ -64,15 +67,18 @@ class SystemTab(Vertical):
 
     def _line(self, rank: int, readings: Readings) -> Text:
         latest = readings.latest
+        wide = self.app.size.width >= _WIDE
         line = Text(no_wrap=True, overflow="ellipsis")
         line.append(f"rank {rank:<3}", "bold")
-        line.append(f" {readings.host[:14]:<14}", colour_of(self.app, "text-muted"))
+        line.append(f" {readings.host[:_HOST_CELLS]:<{_HOST_CELLS}}", colour_of(self.app, "text-muted"))
         cpu = _number(latest, "machine_cpu_percent")
         own = _number(latest, "cpu_percent")
         line.append("  CPU ")
         line.append_text(self._bar(cpu))
         line.append(f" {cpu or 0:3.0f} %", "bold")
-        line.append(f" (own {own / 100:.1f} cores)" if own is not None else "", colour_of(self.app, "text-muted"))
+        line.append(
+            f" (own {own / 100:.1f} cores)" if wide and own is not None else "", colour_of(self.app, "text-muted")
+        )
         used, total = _number(latest, "machine_memory_bytes"), _number(latest, "machine_memory_total_bytes")
         line.append("  memory ")
         line.append_text(self._bar(100 * used / total if used is not None and total else None))
@@ -88,7 +94,7 @@ class SystemTab(Vertical):
         use, used, total = (
             _number(gpu, name) for name in ("utilization_percent", "memory_bytes", "memory_total_bytes")
         )
-        line.append(f"\n{'':<23}  GPU ")
+        line.append(f"\n{'':<21}  GPU ")
         line.append_text(self._bar(use))
         line.append(f" {use:.0f} %" if use is not None else " ?", "bold")
         line.append(f"  {units.size(used)} of {units.size(total)}" if used is not None else "")
@@ -99,7 +105,7 @@ class SystemTab(Vertical):
     def _bar(self, percent: float | None) -> Text:
         filled = round(max(0.0, min(100.0, percent or 0.0)) / 100 * _BAR_CELLS)
         bar = Text("━" * filled, colour_of(self.app, "primary"))
-        bar.append("━" * (_BAR_CELLS - filled), colour_of(self.app, "border-blurred"))
+        bar.append("━" * (_BAR_CELLS - filled), colour_of(self.app, "chart-faint"))
         return bar
 
 

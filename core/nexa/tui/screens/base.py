@@ -10,13 +10,12 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.screen import Screen
 from textual.timer import Timer
-from textual.widgets import Footer
 from textual.worker import get_current_worker
 
 from nexa.errors import NexaError
 from nexa.text import sanitize
 from nexa.tui.threads import deliver
-from nexa.tui.widgets.bar import NavigationBar
+from nexa.tui.widgets.bar import KeyBar, NavigationBar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +60,7 @@ class NexaScreen(Screen[None]):
         yield NavigationBar(self.ENTRY)
         with Vertical(id="body"):
             yield from self.body()
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeyBar(show_command_palette=False, compact=True)
 
     def body(self) -> ComposeResult:
         """Widgets between the bar and the footer."""

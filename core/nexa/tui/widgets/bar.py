@@ -1,11 +1,11 @@
-"""The bar on top of every screen: where one is, and how it was opened."""
+"""The bars of every screen: on top where one is and how it was opened, below the keys."""
 
 from __future__ import annotations
 
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Horizontal
-from textual.widgets import Static
+from textual.widgets import Footer, Static
 
 from nexa.text import sanitize_line
 from nexa.tui.screens import SCREENS, ScreenEntry
@@ -43,3 +43,14 @@ class NavigationBar(Horizontal):
         if services.readonly:
             yield Static("read-only", id="readonly")
         yield Static(Text(sanitize_line(str(services.runs_dir))), id="runs-dir")
+
+
+class KeyBar(Footer):
+    """The keys that work now; help stays in sight on the right where there are more than fit."""
+
+    def compose(self) -> ComposeResult:
+        """The keys."""
+        for item in super().compose():
+            if getattr(item, "action", "") == "help":
+                item.add_class("-pinned")
+            yield item

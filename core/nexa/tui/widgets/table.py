@@ -218,7 +218,7 @@ class RowTable(ScrollView, Generic[Row], can_focus=True):
             return self._line(index, width)
         base = self.rich_style
         if not self._rows and y == 2 and self._empty:
-            style = base + self.get_component_rich_style("table--faint", partial=True)
+            style = base + Style(color=colour_of(self.app, "text-muted"))
             return Strip([Segment(set_cell_size(f"  {self._empty}", width), style)], width)
         return Strip.blank(width, base)
 
