@@ -73,8 +73,8 @@ def start(
     checked and planned before the first is started.
 
     \b
-    nexa sweep quickstart optimizer.lr=log(1e-5,1e-3,5) training.seed=range(0,3)
-    nexa sweep my.yaml --random 20 --seed 7 optimizer.lr=log(1e-5,1e-2) --max-concurrent 2
+    nexa sweep quickstart "optimizer.lr=log(1e-5,1e-3,5)" training.seed=1,2,3
+    nexa sweep my.yaml --random 20 --seed 7 "optimizer.lr=log(1e-5,1e-2)" --max-concurrent 2
     """
     planned = _plan(arguments, config_mode, flags, count, seed, max_concurrent)
     if dry_run:
