@@ -117,7 +117,10 @@ class SlurmScheduler(Scheduler):
             write_json_once(folder / "keep", {"reason": "cancelled", "requested_at": moment})
             write_json_once(folder / "stop", {"reason": "cancelled", "requested_at": moment})
         try:
-            run_slurm(["scancel", *([] if force else ["--state=PENDING"]), job.job_id])
+            if force:
+                run_slurm(["scancel", job.job_id])
+            else:
+                _take_out_of_queue(job.job_id)
         except ControllerError:
             raise
         except SlurmError as error:
@@ -302,6 +305,15 @@ def _refuse_backslash(folder: Path) -> None:
             f"Slurm can't write logs below {folder}: there is a backslash in it",
             hint="set NEXA_RUNS_DIR to another folder",
         )
+
+
+def _take_out_of_queue(job_id: str) -> None:
+    """Cancel a job that waits, and leave alone one that runs. Raises SlurmError."""
+    if "_" not in job_id:
+        run_slurm(["scancel", "--state=PENDING", job_id])
+    elif show_job(job_id)[0].startswith("PENDING"):
+        # With a filter scancel takes all waiting tasks of an array for the one that is named.
+        run_slurm(["scancel", job_id])
 
 
 def _record_unstarted(job: JobRef, folder: Path) -> None:

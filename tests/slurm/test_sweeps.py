@@ -75,6 +75,7 @@ def test_each_task_is_stopped_and_requeued_alone_and_the_limit_holds(workspace, 
     assert {job["run_id"] for job in view["jobs"]} == {run.run_id for run in sweep.runs()}
     stop(fourth)
     until(lambda: states(sweep), lambda seen: seen == ["running", "running", "queued", "stopped"])
+    assert states(sweep)[2] == "queued"
     requeue(first)
     until(lambda: len(first.attempts), lambda count: count == 2)
     stop(second)
