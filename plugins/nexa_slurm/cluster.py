@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 
 from nexa.errors import NexaError
 from nexa.scheduler import ClusterView, JobState, NodeResources, Partition, QueuedJob
+from nexa_slurm.arrays import run_of
 from nexa_slurm.commands import run_slurm
 from nexa_slurm.queue import JobQueue, QueuedEntry, Snapshot, limit_seconds
 from nexa_slurm.scheduler import pending_reason
 from nexa_slurm.states import job_state
-from nexa_slurm.submission import run_id_of
 
 _GPUS = re.compile(r"\bgpu(?::([A-Za-z][\w.-]*))?:(\d+)")
 # scontrol separates some fields with two spaces.
@@ -116,5 +116,5 @@ def _job(entry: QueuedEntry) -> QueuedJob:
         started_at=None if waits else entry.started_at,
         expected_start=entry.started_at if waits else None,
         limit_seconds=entry.limit_seconds,
-        run_id=run_id_of(entry.comment),
+        run_id=run_of(entry),
     )

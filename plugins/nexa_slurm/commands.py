@@ -84,7 +84,8 @@ def show_job(job_id: str) -> tuple[str, Mapping[str, str]]:
     except ControllerError:
         raise
     except SlurmError as error:
-        if "Invalid job id" in error.words:
+        # A task that was cancelled before it began leaves no trace, and scontrol has other words for it.
+        if "Invalid job id" in error.words or "not found" in error.words:
             return "", {}
         raise
     fields = dict(word.partition("=")[::2] for word in text.splitlines()[0].split(" ") if "=" in word)

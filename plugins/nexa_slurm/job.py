@@ -25,13 +25,13 @@ from nexa.supervisor import Supervisor, prepare
 from nexa.worker.command import worker_environment
 from nexa.worker.place import WorkerPlace
 from nexa_slurm.allocation import Allocation
+from nexa_slurm.arrays import member_of
 from nexa_slurm.commands import SlurmError, show_job
 from nexa_slurm.restarts import (
     NothingToDo,
     attempt_to_run,
     job_ref,
     makes_no_progress,
-    member,
     next_attempt,
     put_back,
 )
@@ -231,7 +231,7 @@ def _prepare(arguments: Sequence[str]) -> SlurmSupervisor:
         raise UserError("a job is started with a run folder and an attempt", hint="nexa launch does that")
     run_dir, number = Path(arguments[0]), int(arguments[1])
     if allocation.task is not None:
-        run_dir, number = member(run_dir, allocation.task)
+        run_dir, number = member_of(run_dir, allocation.task)
     run = Run(run_dir)
     number = attempt_to_run(run, number, allocation)
     attempt = Attempt(run_id=run.run_id, run_dir=run_dir, number=number)

@@ -17,6 +17,6 @@ def nexa_register_schedulers() -> Iterable[SchedulerSpec]:
             summary="Queues runs on a Slurm cluster, and restarts them after time limits, preemption and lost nodes.",
             factory="nexa_slurm.scheduler:SlurmScheduler",
             options_model="nexa_slurm.options:SlurmOptions",
-            capabilities=frozenset({"requeue", "find"}),
+            capabilities=frozenset({"requeue", "find", "array"}),
         )
     ]

@@ -16,6 +16,10 @@ _HINTS: tuple[tuple[str, str], ...] = (
         r"node count specification invalid|more nodes|PartitionNodeLimit|partition configuration",
         "lower cluster.num_nodes; partitions and their nodes: {nodes}",
     ),
+    (
+        r"job array",
+        "give fewer runs, or sweep in parts; the longest array here: scontrol show config | grep MaxArraySize",
+    ),
     (r"time limit", "lower cluster.time_limit; partitions and their limits: {limits}"),
     (r"memory", "lower cluster.memory_per_node; see: sinfo -o '%P %m'"),
     (r"gres|gpu", "lower cluster.gpus_per_node or change slurm.gres; see: sinfo -o '%P %G'"),

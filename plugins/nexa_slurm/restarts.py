@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from nexa.errors import NexaError, RunError
@@ -135,14 +134,3 @@ def record_end(attempt: AttemptFolder, state: str, reason: str) -> None:
         write_json_once(attempt.path / "exit.json", document)
     except OSError as error:
         raise RunError(f"the end can't be recorded in {attempt.path}: {error.strerror or error}") from error
-
-
-def member(path: Path, task: int) -> tuple[Path, int]:
-    """Run folder and attempt of an array's task, from the array's list of members. Raises NexaError."""
-    import json
-
-    try:
-        run_dir, attempt = json.loads(path.read_text(encoding="utf-8"))[task]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise NexaError(f"{path} has no member {task} of the array: {error}") from error
-    return Path(run_dir), int(attempt)

@@ -15,6 +15,7 @@ from nexa.files import write_json_once
 from nexa.scheduler import (
     Attempt,
     ClusterView,
+    JobArray,
     JobRef,
     JobState,
     JobStatus,
@@ -23,6 +24,7 @@ from nexa.scheduler import (
     UncertainSubmissionError,
 )
 from nexa.text import sanitize_line
+from nexa_slurm import arrays
 from nexa_slurm.commands import ControllerError, SlurmError, run_slurm, show_job
 from nexa_slurm.queue import JobQueue, QueuedEntry, Snapshot
 from nexa_slurm.refusals import refusal
@@ -71,22 +73,24 @@ class SlurmScheduler(Scheduler):
         answer came and the queue does not show the job either.
         """
         begun = time.time()
-        if "\\" in str(attempt.run_dir):
-            raise UserError(
-                f"Slurm can't write logs below {attempt.run_dir}: there is a backslash in it",
-                hint="set NEXA_RUNS_DIR to another folder",
-            )
-        try:
-            answer = run_slurm(submission.argv, PYTHONSAFEPATH="1")
-        except ControllerError as error:
-            return self._look_for(attempt, error)
-        except SlurmError as error:
-            raise refusal(error) from error
-        self._acted_at = time.time()
-        job_id, _, cluster = answer.strip().splitlines()[-1].partition(";")
-        if not job_id.isdigit():
-            raise NexaError(f"sbatch gave no job id but {sanitize_line(answer.strip())!r}")
+        _refuse_backslash(attempt.run_dir)
+        job_id, cluster = self._hand_over(submission, attempt.run_id, token_of(attempt))
         return _job_ref(attempt, job_id, submitted_at=begun, cluster=cluster)
+
+    def plan_array(self, array: JobArray) -> Submission:
+        """Return the sbatch command that starts all members. Raises UserError where they ask for different things."""
+        return arrays.plan_array(array)
+
+    def submit_array(self, array: JobArray, submission: Submission) -> Sequence[JobRef]:
+        """Hand all members to sbatch as one job; raises as `submit` does."""
+        begun = time.time()
+        _refuse_backslash(array.folder)
+        arrays.write_members(array)
+        job_id, cluster = self._hand_over(submission, array.name, arrays.token_of_array(array.folder), "sweep ")
+        return [
+            _job_ref(member.attempt, f"{job_id}_{task}", submitted_at=begun, cluster=cluster)
+            for task, member in enumerate(array.members)
+        ]
 
     def find(self, attempts: Sequence[Attempt]) -> Sequence[JobRef | None]:
         """Return the jobs that carry the attempts' tokens."""
@@ -113,7 +117,10 @@ class SlurmScheduler(Scheduler):
             write_json_once(folder / "keep", {"reason": "cancelled", "requested_at": moment})
             write_json_once(folder / "stop", {"reason": "cancelled", "requested_at": moment})
         try:
-            run_slurm(["scancel", *([] if force else ["--state=PENDING"]), job.job_id])
+            if force:
+                run_slurm(["scancel", job.job_id])
+            else:
+                _take_out_of_queue(job.job_id)
         except ControllerError:
             raise
         except SlurmError as error:
@@ -148,24 +155,40 @@ class SlurmScheduler(Scheduler):
 
         return cluster_view(self._queue, self._queue.snapshot(newer_than=self._acted_at))
 
-    def _look_for(self, attempt: Attempt, error: ControllerError) -> JobRef:
-        """The job of an sbatch that gave no answer, if the queue comes to show it."""
+    def _hand_over(self, submission: Submission, name: str, token: str, noun: str = "") -> tuple[str, str]:
+        """Call sbatch; return the job's id and the cluster's name, which is "" for the only one.
+
+        noun: before the commands that a message names, such as "sweep ".
+        """
+        try:
+            answer = run_slurm(submission.argv, PYTHONSAFEPATH="1")
+        except ControllerError as error:
+            return self._look_for(name, token, noun, error), ""
+        except SlurmError as error:
+            raise refusal(error) from error
+        self._acted_at = time.time()
+        job_id, _, cluster = answer.strip().splitlines()[-1].partition(";")
+        if not job_id.isdigit():
+            raise NexaError(f"sbatch gave no job id but {sanitize_line(answer.strip())!r}")
+        return job_id, cluster
+
+    def _look_for(self, name: str, token: str, noun: str, error: ControllerError) -> str:
+        """Id of the job of an sbatch that gave no answer, if the queue comes to show it."""
         deadline = time.monotonic() + _APPEAR_SECONDS
-        begun = time.time()
         while True:
             try:
-                found = _listed_job(attempt)
+                found = _listed_job(name, token)
             except SlurmError:
                 found = None
             if found is not None:
-                return _job_ref(attempt, found, submitted_at=begun)
+                return found
             if time.monotonic() > deadline:
                 break
             time.sleep(1.0)
         raise UncertainSubmissionError(
             f"Slurm did not say whether it took the job: {error.message}",
-            hint=f"if it did, the run starts by itself: nexa show {attempt.run_id}; else, once Slurm answers: "
-            f"nexa resume {attempt.run_id}",
+            hint=f"if it did, it starts by itself: nexa {noun}show {name}; else, once Slurm answers: "
+            f"nexa {noun}resume {name}",
         )
 
     def _status(self, job: JobRef, snapshot: Snapshot) -> JobStatus:
@@ -242,18 +265,40 @@ def _job_ref(attempt: Attempt, job_id: str, *, submitted_at: float, cluster: str
 
 
 def _marked_job(snapshot: Snapshot, attempt: Attempt) -> JobRef | None:
-    token = token_of(attempt)
+    in_array = arrays.task_of(attempt)
+    token, suffix = (token_of(attempt), "") if in_array is None else (in_array[0], f"_{in_array[1]}")
     for job_id, entry in snapshot.entries.items():
-        if entry.comment == token:
+        if entry.comment == token and job_id.endswith(suffix):
             return _job_ref(attempt, job_id, submitted_at=entry.submitted_at or 0.0)
     return None
 
 
-def _listed_job(attempt: Attempt) -> str | None:
-    """Id of the attempt's job, asked for directly: only after an sbatch without answer. Raises SlurmError."""
-    text = run_slurm(["squeue", "--me", "--noheader", "--states=all", "--format=%i %k", f"--name={attempt.run_id}"])
+def _listed_job(name: str, token: str) -> str | None:
+    """Id of the job with this name and comment, asked for directly: only after an sbatch without answer.
+
+    Raises SlurmError.
+    """
+    # %F is an array's own id for each of its tasks.
+    text = run_slurm(["squeue", "--me", "--noheader", "--states=all", "--format=%F %k", f"--name={name}"])
     marked = (line.partition(" ") for line in text.splitlines())
-    return next((job_id for job_id, _, comment in marked if comment == token_of(attempt)), None)
+    return next((job_id for job_id, _, comment in marked if comment == token), None)
+
+
+def _refuse_backslash(folder: Path) -> None:
+    if "\\" in str(folder):
+        raise UserError(
+            f"Slurm can't write logs below {folder}: there is a backslash in it",
+            hint="set NEXA_RUNS_DIR to another folder",
+        )
+
+
+def _take_out_of_queue(job_id: str) -> None:
+    """Cancel a job that waits, and leave alone one that runs. Raises SlurmError."""
+    if "_" not in job_id:
+        run_slurm(["scancel", "--state=PENDING", job_id])
+    elif show_job(job_id)[0].startswith("PENDING"):
+        # With a filter scancel takes all waiting tasks of an array for the one that is named.
+        run_slurm(["scancel", job_id])
 
 
 def _record_unstarted(job: JobRef, folder: Path) -> None:
@@ -261,6 +306,6 @@ def _record_unstarted(job: JobRef, folder: Path) -> None:
     if not folder.is_dir() or (folder / "supervisor.json").exists():
         return
     state, _ = show_job(job.job_id)
-    if state.startswith("CANCELLED"):
+    if not state or state.startswith("CANCELLED"):
         document = {"exit_code": None, "signal": None, "state": "stopped", "reason": "cancelled before it started"}
         write_json_once(folder / "exit.json", {**document, "ended_at": time.time()})

@@ -43,19 +43,30 @@ def plan_submission(recipe: Recipe, attempt: Attempt, resources: Resources) -> S
         "--parsable",
         f"--job-name={attempt.run_id}",
         f"--comment={token_of(attempt)}",
-        *_resources(recipe, resources, options),
-        *_restarts(recipe),
-        *_site(options),
+        *request_argv(recipe, resources),
         *_output(attempt),
-        *options.options,
+        *batch_argv(recipe, attempt.run_dir, attempt.number),
+    ]
+    return Submission(argv=argv, script=_script(), notes=list(_notes(recipe, resources, options)))
+
+
+def request_argv(recipe: Recipe, resources: Resources) -> list[str]:
+    """The options of sbatch that a recipe asks for, the same for all its attempts."""
+    options = options_of(recipe)
+    return [*_resources(recipe, resources, options), *_restarts(recipe), *_site(options), *options.options]
+
+
+def batch_argv(recipe: Recipe, run_dir: Path, attempt: int) -> list[str]:
+    """The job script with its arguments; run_dir: a run's folder, or an array's list of members."""
+    options = options_of(recipe)
+    return [
         str(BATCH_SCRIPT),
         sys.executable,
-        str(attempt.run_dir),
-        str(attempt.number),
+        str(run_dir),
+        str(attempt),
         *(word for module in options.modules for word in ("--module", module)),
         *(word for line in options.pre_commands for word in ("--command", line)),
     ]
-    return Submission(argv=argv, script=_script(), notes=list(_notes(recipe, resources, options)))
 
 
 @cache

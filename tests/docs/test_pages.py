@@ -48,8 +48,7 @@ def test_command_parses(command: Command) -> None:
     group: click.Command = nexa_command
     context = click.Context(nexa_command, info_name="nexa")
     while isinstance(group, click.Group) and arguments and not arguments[0].startswith("-"):
-        name = arguments.pop(0)
-        found = group.get_command(context, name)
+        name, found, arguments = group.resolve_command(context, arguments)
         assert found is not None, f"{command}: there is no command {name!r}"
         group = found
     if "--help" not in arguments:

@@ -20,10 +20,16 @@ class SweepGroup(click.Group):
     """A group whose command `start` may be left out: `nexa sweep RECIPE …`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put `start` before what begins with no command of the group."""
-        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+        """Options before the recipe belong to `start`; the group itself has none."""
+        if args and args[0].startswith("-") and args[0] not in ctx.help_option_names:
             args = [_START, *args]
         return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; a first word that names none is the recipe of `start`."""
+        return super().resolve_command(ctx, args if args[0] in self.commands else [_START, *args])
 
 
 @click.group(cls=SweepGroup)
@@ -73,8 +79,8 @@ def start(
     checked and planned before the first is started.
 
     \b
-    nexa sweep quickstart optimizer.lr=log(1e-5,1e-3,5) training.seed=range(0,3)
-    nexa sweep my.yaml --random 20 --seed 7 optimizer.lr=log(1e-5,1e-2) --max-concurrent 2
+    nexa sweep quickstart "optimizer.lr=log(1e-5,1e-3,5)" training.seed=1,2,3
+    nexa sweep my.yaml --random 20 --seed 7 "optimizer.lr=log(1e-5,1e-2)" --max-concurrent 2
     """
     planned = _plan(arguments, config_mode, flags, count, seed, max_concurrent)
     if dry_run:

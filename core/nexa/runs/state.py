@@ -59,7 +59,8 @@ class Evidence:
     worker that started. job: the scheduler's answer, None when it was not or can't be asked.
     submitted: whether the scheduler took the job. silence_seconds: since the last event, None before
     the first; age_seconds: since the attempt was made. training: whether rank 0 has begun work.
-    sweep: id of the sweep whose queue is to start the attempt, "" without one; queue: that queue's liveness.
+    sweep: id of the sweep whose queue is to start the attempt, "" without one; queue: that queue's
+    liveness, None before it began.
     """
 
     exit: Mapping[str, Any] | None = None
@@ -172,9 +173,9 @@ def _unstarted(evidence: Evidence) -> tuple[State, str]:
         return State.QUEUED, job.reason if job else ""
     if evidence.queue in (Liveness.ALIVE, Liveness.ELSEWHERE):
         return State.QUEUED, f"waits for its turn in sweep {evidence.sweep}"
-    if evidence.launcher is Liveness.ALIVE:
+    if evidence.launcher is Liveness.ALIVE and evidence.queue is None:
         return State.STARTING, "being handed to its scheduler"
-    if evidence.queue is not None:
+    if evidence.sweep:
         why = "the queue of its sweep ended before its turn"
         return State.LOST, f"{why}; start it again: nexa sweep resume {evidence.sweep}"
     if evidence.launcher is Liveness.ELSEWHERE and evidence.age_seconds <= STALE_AFTER_SECONDS:
@@ -275,13 +276,13 @@ def gather(attempt: AttemptFolder, *, now: float) -> Evidence:
 
 
 def _queue(attempt: AttemptFolder) -> tuple[str, Liveness | None]:
-    """Sweep whose queue process is to start an attempt, and that process's liveness; None without one."""
+    """Sweep whose queue process is to start an attempt, and that process's liveness, None before it."""
     queued = attempt.read("queued")
     if queued is None or "array" in queued:
         return "", None
     sweep = str(queued["sweep"])
     process = ProcessIdentity.from_document(read_json(queue_path(attempt.run_dir.parent, sweep)) or {})
-    return sweep, process.liveness() if process else Liveness.GONE
+    return sweep, process.liveness() if process else None
 
 
 def _liveness(identity: ProcessIdentity | None, silence_seconds: float | None) -> Liveness | None:

@@ -69,7 +69,7 @@ def grid(axes: Sequence[Axis]) -> list[Member]:
     if endless:
         raise UserError(
             f"{', '.join(endless)}: a grid needs values that can be counted",
-            hint="say how many, as in log(1e-5,1e-3,5), or take a random sample: --random N",
+            hint="say how many, as in 'log(1e-5,1e-3,5)', or take a random sample: --random N",
         )
     count = math.prod(len(axis.values) for axis in axes)
     if count > MOST_MEMBERS:

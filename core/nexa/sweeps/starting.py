@@ -30,6 +30,8 @@ def start_sweep(planned: SweepPlan, *, argv: Sequence[str] | None = None) -> Swe
     from nexa.preflight import preflight
 
     preflight(planned.plans[0], runs=len(planned.plans))
+    # What the scheduler can't take as one job is told before anything is written.
+    planned_submission(planned)
     store = SweepStore(planned.runs_dir)
     sweep = store.reserve(planned.name)
     made: list[tuple[Run, Attempt]] = []
