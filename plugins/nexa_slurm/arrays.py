@@ -61,7 +61,7 @@ def plan_array(array: JobArray) -> Submission:
         *batch_argv(first.recipe, _members_path(array.folder), 1),
     ]
     single = plan_submission(first.recipe, first.attempt, first.resources)
-    notes = ["each task of the array is one run; stopping or requeueing a run touches its task alone", *single.notes]
+    notes = ["each task of the array is one run; stopping a run touches its task alone", *single.notes]
     return replace(single, argv=argv, notes=notes)
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 from workspace import Workspace, make_workspace, until
 
-from nexa.runs.actions import requeue, stop
+from nexa.runs.actions import stop
 from nexa.runs.jobs import job_of
 from nexa.runs.state import run_statuses
 from nexa.sweeps.store import Sweep, SweepStore
@@ -61,11 +61,11 @@ def test_four_runs_are_one_array(workspace, cluster):
     assert "4 completed" in shown
 
 
-def test_each_task_is_stopped_and_requeued_alone_and_the_limit_holds(workspace, cluster):
+def test_each_task_is_stopped_alone_and_the_limit_holds(workspace, cluster):
     options = ("--max-concurrent", "2", "echo.delay_seconds=0.05")
     nexa(workspace, "sweep", "echo.yaml", "--scheduler", "slurm", "training.max_steps=1001,1002,1003,1004", *options)
     sweep = newest(workspace)
-    first, second, third, fourth = sweep.runs()
+    _, second, third, fourth = sweep.runs()
     until(lambda: states(sweep), lambda seen: seen == ["running", "running", "queued", "queued"])
     until(
         lambda: run_statuses([third, fourth]),
@@ -76,13 +76,11 @@ def test_each_task_is_stopped_and_requeued_alone_and_the_limit_holds(workspace, 
     stop(fourth)
     until(lambda: states(sweep), lambda seen: seen == ["running", "running", "queued", "stopped"])
     assert states(sweep)[2] == "queued"
-    requeue(first)
-    until(lambda: len(first.attempts), lambda count: count == 2)
     stop(second)
     until(lambda: states(sweep)[1], lambda seen: seen == "stopped")
-    # The place that became free is taken by the one that waited, or by the one that went back into the queue.
+    # The place that became free is taken by the one that waited.
     until(lambda: states(sweep), lambda seen: seen == ["running", "stopped", "running", "stopped"])
-    assert [len(run.attempts) for run in sweep.runs()] == [2, 1, 1, 1]
+    assert [len(run.attempts) for run in sweep.runs()] == [1, 1, 1, 1]
     nexa(workspace, "sweep", "stop", "latest")
     until(lambda: states(sweep), lambda seen: seen == ["stopped"] * 4)
     assert "4 runs go on" in nexa(workspace, "sweep", "resume", "latest", "--failed").out
