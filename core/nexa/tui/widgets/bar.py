@@ -7,11 +7,15 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal
+from textual.events import Click
 from textual.widgets import Static
 
 from nexa.text import sanitize_line
 from nexa.tui.screens import SCREENS, ScreenEntry
 from nexa.tui.themes import colour_of
+
+_KEY = "key"
+"""Name under which a piece of the bar of keys knows its key."""
 
 
 class NavigationItem(Static):
@@ -69,15 +73,22 @@ class KeyBar(Static):
 
     def _draw(self) -> None:
         keys, pinned = Text(no_wrap=True), Text(no_wrap=True)
-        for _, binding, enabled, _ in self.screen.active_bindings.values():
-            if binding.show and enabled:
-                self._append(pinned if binding.action == "help" else keys, binding)
+        by_action: dict[str, Binding] = {}
+        for active in self.screen.active_bindings.values():
+            if active.enabled and active.binding.show:
+                by_action.setdefault(active.binding.action, active.binding)
+        for action, binding in by_action.items():
+            self._append(pinned if action == "help" else keys, binding)
         keys.truncate(max(0, self.size.width - pinned.cell_len), pad=True)
         self.update(keys + pinned)
 
     def _append(self, line: Text, binding: Binding) -> None:
-        """Add one key; a click on it presses it."""
-        click = {"@click": f"app.simulate_key({binding.key!r})"}
+        key = {_KEY: binding.key}
         display = self.app.get_key_display(binding)
-        line.append(f" {display} ", Style(color=colour_of(self.app, "footer-key-foreground"), bold=True, meta=click))
-        line.append(binding.description, Style(meta=click))
+        line.append(f" {display} ", Style(color=colour_of(self.app, "footer-key-foreground"), bold=True, meta=key))
+        line.append(binding.description, Style(meta=key))
+
+    def on_click(self, event: Click) -> None:
+        """Press the key that was clicked."""
+        if key := event.style.meta.get(_KEY):
+            self.app.simulate_key(key)
