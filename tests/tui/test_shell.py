@@ -266,3 +266,63 @@ def test_quitting_ends_the_app_and_nothing_else(site, drive):
             assert app._exit
 
     asyncio.run(main())
+
+
+def test_a_click_on_the_bar_of_keys_presses_the_key(site, drive, until):
+    from nexa.tui.help import HelpScreen
+    from nexa.tui.widgets.bar import KeyBar
+
+    app = NexaApp(site.services())
+
+    async def script(pilot):
+        bar = app.screen.query_one(KeyBar)
+        await until(pilot, lambda: str(bar.content).endswith("? Help"))
+        await pilot.click(KeyBar, offset=(bar.size.width - 2, 0))
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen))
+
+    drive(app, script, size=(60, 20))
+
+
+def test_a_killed_view_leaves_the_run_as_it_is(site, tmp_path):
+    """Watching writes nothing below the runs, so that it also works where they can't be written."""
+    run = site.run()
+    site.train(run.path, 1, 20)
+
+    def files():
+        return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in site.runs_dir.rglob("*")}
+
+    before = files()
+    code = _FIRST_PAINT.replace(
+        "await pilot.pause()", "await pilot.press('3'); print('up', flush=True); await pilot.pause(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(site.runs_dir)], stdout=subprocess.PIPE, text=True) as view:
+        assert view.stdout is not None
+        assert view.stdout.readline() == "up\n"
+        view.kill()
+    assert files() == before
+
+
+def test_a_full_disk_loses_preferences_and_nothing_else():
+    """Linux's device that is always full stands for the disk."""
+    Preferences(path=Path("/dev/full/tui.json"), theme="x").save()
+
+
+def test_the_palette_reaches_a_hidden_tab(site, drive, until):
+    from nexa.tui.keys import KEYS
+    from nexa.tui.palette import NexaCommands
+    from nexa.tui.widgets.log_view import LogView
+
+    run = site.run()
+    app = NexaApp(site.services(), run_id=run.run_id)
+    wrap = next(key for key in KEYS["log"] if key.id == "log.wrap")
+
+    async def script(pilot):
+        await until(pilot, lambda: app.screen._shown_id == run.run_id)
+        commands = NexaCommands(app.screen)
+        node = {key.id: node for key, node in commands._keys()}["log.wrap"]
+        view = app.screen.query_one(LogView)
+        assert not view.wrap
+        await commands._run(wrap, node)
+        assert view.wrap
+
+    drive(app, script)

@@ -60,7 +60,7 @@ class NexaScreen(Screen[None]):
         yield NavigationBar(self.ENTRY)
         with Vertical(id="body"):
             yield from self.body()
-        yield KeyBar(show_command_palette=False, compact=True)
+        yield KeyBar("")
 
     def body(self) -> ComposeResult:
         """Widgets between the bar and the footer."""
