@@ -77,11 +77,6 @@ class OverviewTab(Vertical):
             self.query_one("#words Static", Static).update(self._in_words(snapshot))
 
     def _show_chart(self, curves: Curves, view: ChartView) -> None:
-        shown = (curves, view.document(), view.inspected)
-        drawn = getattr(self, "_drawn", None)
-        if drawn is not None and drawn[0] is curves and drawn[1:] == shown[1:]:
-            return
-        self._drawn = shown
         data = _main_chart(curves)
         chart = self.query_one("#main-chart", Chart)
         if data is None:
