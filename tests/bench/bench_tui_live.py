@@ -171,25 +171,22 @@ def _answers(folder: Path) -> Iterator[tuple[str, str]]:
 
 def _traffic(folder: Path) -> Iterator[tuple[str, str]]:
     _make_run(folder, 1, ended=False)
-    environment = {
-        **os.environ,
-        "NEXA_RUNS_DIR": str(folder),
-        "TERM": "xterm-256color",
-        "COLUMNS": "120",
-        "LINES": "40",
-    }
-    for name, arguments in (("list of runs", []), ("a run", ["--run", "run1"])):
-        process, terminal = pty.fork()
-        if process == 0:
-            os.execvpe(sys.executable, [sys.executable, "-m", "nexa.cli.main", "tui", *arguments], environment)
-        try:
-            drawn = _bytes(terminal, 8.0)
+    environment = {**os.environ, "NEXA_RUNS_DIR": str(folder), "TERM": "xterm-256color"}
+    environment |= {"COLUMNS": "120", "LINES": "40"}
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execvpe(sys.executable, [sys.executable, "-m", "nexa.cli.main", "tui"], environment)
+    try:
+        for name, key in (("list of runs", b"2"), ("a run", b"3")):
+            _bytes(terminal, 4.0)
+            os.write(terminal, key)
+            drawn = _bytes(terminal, 4.0)
             idle = _bytes(terminal, _IDLE_SECONDS)
-        finally:
-            os.kill(process, signal.SIGKILL)
-            os.waitpid(process, 0)
-            os.close(terminal)
-        yield f"idle traffic, {name} ({drawn / 1000:.0f} kB drawn at first)", f"{idle / _IDLE_SECONDS:.0f} B/s"
+            yield f"idle traffic, {name} ({drawn / 1000:.0f} kB drawn at first)", f"{idle / _IDLE_SECONDS:.0f} B/s"
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        os.close(terminal)
 
 
 def _bytes(terminal: int, seconds: float) -> int:

@@ -69,7 +69,7 @@ def opened() -> Callable[..., Any]:
     """Opens the app headlessly: `async with opened(size=…, **fields of Services) as pilot`."""
 
     @asynccontextmanager
-    async def open_app(*, size: tuple[int, int] = (110, 32), screen: str = "1", **fields: Any) -> AsyncIterator[Any]:
+    async def open_app(*, size: tuple[int, int] = (150, 45), screen: str = "1", **fields: Any) -> AsyncIterator[Any]:
         from nexa.settings import get_settings
         from nexa.tui.app import NexaApp
         from nexa.tui.services import Services
