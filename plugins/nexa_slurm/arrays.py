@@ -16,6 +16,7 @@ from nexa.errors import NexaError, UserError
 from nexa.files import read_json
 from nexa.runs.store import SWEEPS_FOLDER, AttemptFolder
 from nexa.supervisor import supervisor_log
+from nexa_slurm.members import member_of
 from nexa_slurm.queue import QueuedEntry
 from nexa_slurm.submission import batch_argv, plan_submission, request_argv, run_id_of
 
@@ -80,15 +81,6 @@ def write_members(array: JobArray) -> None:
         _members_path(array.folder).write_text(json.dumps(members), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{array.folder} can't be written: {error.strerror or error}") from error
-
-
-def member_of(path: Path, task: int) -> tuple[Path, int]:
-    """Run folder and attempt of an array's task, from the array's list of members. Raises NexaError."""
-    try:
-        run_dir, attempt = json.loads(path.read_text(encoding="utf-8"))[task]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise NexaError(f"{path} has no member {task} of the array: {error}") from error
-    return Path(run_dir), int(attempt)
 
 
 def task_of(attempt: Attempt) -> tuple[str, int] | None:

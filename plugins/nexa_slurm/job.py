@@ -25,8 +25,8 @@ from nexa.supervisor import Supervisor, prepare
 from nexa.worker.command import worker_environment
 from nexa.worker.place import WorkerPlace
 from nexa_slurm.allocation import Allocation
-from nexa_slurm.arrays import member_of
 from nexa_slurm.commands import SlurmError, show_job
+from nexa_slurm.members import member_of
 from nexa_slurm.restarts import (
     NothingToDo,
     attempt_to_run,

@@ -150,10 +150,10 @@ def test_every_screen_looks_as_kept(site, drive, until, text_of, size, look):
             ("6", "plugins", "boom"),
         ):
             await _show(pilot, until, text_of, key, words)
-            compare(app, name + look)
+            await compare(app, pilot, name + look)
         await pilot.press("2", "question_mark")
         await pilot.pause()
-        compare(app, "help" + look)
+        await compare(app, pilot, "help" + look)
 
     drive(app, script, size=size)
 
@@ -169,7 +169,7 @@ def test_every_tab_of_a_run_looks_as_kept(site, drive, until, text_of):
             app.screen.open_tab(name)
             await until(pilot, lambda name=name: app.screen._tab == name and words[name] in text_of(app))
             await _read(pilot, until)
-            compare(app, f"run-{name}")
+            await compare(app, pilot, f"run-{name}")
 
     drive(app, script)
 
@@ -186,7 +186,7 @@ def test_every_theme_looks_as_kept(site, drive, until, text_of):
             assert app.theme == theme.name
             for key, name, words in (("2", "runs", "● running"), ("3", "run", "captain at sea"), ("4", "compare", "")):
                 await _show(pilot, until, text_of, key, words)
-                compare(app, f"{name}-{theme.name.removeprefix('nexa-')}")
+                await compare(app, pilot, f"{name}-{theme.name.removeprefix('nexa-')}")
 
     drive(app, script)
 
@@ -198,6 +198,6 @@ def test_ascii_without_colours_looks_as_kept(site, drive, until, text_of, monkey
 
     async def script(pilot):
         await _show(pilot, until, text_of, "3", "captain at sea")
-        compare(app, "run-ascii")
+        await compare(app, pilot, "run-ascii")
 
     drive(app, script)

@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 import sys
+import time
 from html import unescape
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,7 @@ REMAKE = "NEXA_REMAKE_SNAPSHOTS"
 """Environment variable; set to 1, a test writes its snapshot in place of comparing."""
 
 _PYTHON = (3, 11)
+_SECONDS = 20.0
 _CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 # What differs between two runs of a test, in as many cells as it takes there.
 _VARYING = (
@@ -39,16 +41,22 @@ def skip_reason() -> str:
     return ""
 
 
-def compare(app: Any, name: str) -> None:
-    """Assert that the app shows what `snapshots/NAME.svg` does; one that differs is left below the folder `failed`."""
+async def compare(app: Any, pilot: Any, name: str) -> None:
+    """Assert that the app comes to show what `snapshots/NAME.svg` does.
+
+    Threads read in the background, so the picture may need a moment. One that still differs is left below
+    the folder `failed`.
+    """
     path, failed = FOLDER / f"{name}.svg", FOLDER / "failed" / f"{name}.svg"
-    shown = _normalised(app.export_screenshot(title="nexa"))
+    kept = path.read_text(encoding="utf-8") if path.is_file() else ""
+    deadline = time.monotonic() + _SECONDS
+    while (shown := _normalised(app.export_screenshot(title="nexa"))) != kept and time.monotonic() < deadline:
+        await pilot.pause(0.2)
     if os.environ.get(REMAKE) == "1":
         path.parent.mkdir(exist_ok=True)
         path.write_text(shown, encoding="utf-8")
         return
     assert path.is_file(), f"there is no {path.name}; {REMAKE}=1 makes it"
-    kept = path.read_text(encoding="utf-8")
     if kept == shown:
         failed.unlink(missing_ok=True)
         return

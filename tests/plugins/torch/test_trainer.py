@@ -204,8 +204,8 @@ def test_wrong_things_given() -> None:
     with pytest.raises(UserError, match=r"shape \(8, 1\) and the target \(8,\)"):
         Trainer(model=network(), args=args(), train_dataset=flat).train()
     with pytest.raises(UserError, match="an adapter needs a Hugging Face model"):
-        Trainer(model=network(), args=args(training_mode="LORA"), train_dataset=rows).train()
-    status = run_status(run_of())
+        Trainer(model=network(), args=args(training_mode="LORA", run_name="adapter"), train_dataset=rows).train()
+    status = run_status(run_of("adapter"))
     assert (status.state, status.exit_code) == (State.FAILED, 2)
     assert "Hugging Face model" in status.reason
 

@@ -15,7 +15,7 @@ from nexa.runs.actions import kill
 from nexa.runs.state import run_status
 from nexa.runs.store import RunStore
 
-SECONDS = 30.0
+SECONDS = 90.0
 
 RECIPE = """\
 # Counts bytes.
