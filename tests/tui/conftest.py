@@ -20,7 +20,7 @@ from nexa.tui.services import Services
 from nexa.worker.identity import ProcessIdentity
 
 NOW = 1_800_000_000.0
-TIMEOUT_SECONDS = 60.0
+TIMEOUT_SECONDS = 90.0
 
 
 class RunSite:
