@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,12 +92,12 @@ def make_source(
     return _EpochSource(loader, sampler, task, plan, training)
 
 
-class _Source:
+class _Source(ABC):
     """What both kinds of sources do alike."""
 
+    @abstractmethod
     def windows(self, start: int, *, seeded: bool) -> Iterator[Window]:
         """Yield the windows from step `start` to the last."""
-        raise NotImplementedError
 
     def window(self, step: int) -> Window:
         """Load one window again, in this process."""
