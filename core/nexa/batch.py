@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from nexa.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
-    from nexa.recipe.schema import TrainingSection
+    from nexa.recipe.sections.training import TrainingSection
 
 
 @dataclass(frozen=True, kw_only=True)

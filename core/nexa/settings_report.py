@@ -10,7 +10,8 @@ from nexa.backend import Answer, SettingAnswer
 from nexa.errors import Problem
 
 if TYPE_CHECKING:
-    from nexa.recipe.schema import Recipe, Section
+    from nexa.recipe.schema import Recipe
+    from nexa.recipe.sections.base import Section
 
 _ABSENT = object()
 
@@ -86,7 +87,7 @@ def _defaults(model: type[Section]) -> dict[str, Any]:
     The fields of a section whose default is null have none either: whoever writes that section sets
     all of them.
     """
-    from nexa.recipe.schema import Section, section_of
+    from nexa.recipe.sections.base import Section, section_of
 
     defaults: dict[str, Any] = {}
     for name, field in model.model_fields.items():

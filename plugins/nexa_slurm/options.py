@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from nexa.recipe.schema import PATTERNS, Section
+from nexa.recipe.sections.base import PATTERNS, Section
 
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,254}$"
 _NAMES = r"^[A-Za-z0-9_][A-Za-z0-9_.@+-]*(,[A-Za-z0-9_][A-Za-z0-9_.@+-]*){0,63}$"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nexa.errors import UserError
-from nexa.recipe.schema import ModelSection
+from nexa.recipe.sections.model import ModelSection
 
 DEFAULT_ROW_LENGTH = 2048
 _REQUIRED_SIZES = ("d_model", "n_layers", "n_heads")

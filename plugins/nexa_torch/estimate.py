@@ -18,7 +18,8 @@ from nexa_torch.sources import ModelSource, resolve_source
 
 if TYPE_CHECKING:
     from nexa.backend import Resources
-    from nexa.recipe.schema import ModelSection, Recipe
+    from nexa.recipe.schema import Recipe
+    from nexa.recipe.sections.model import ModelSection
 
 _FP32 = 4
 _BYTES_TOKENIZER_VOCABULARY = 259

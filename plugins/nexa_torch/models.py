@@ -28,7 +28,7 @@ from nexa_torch.sources import ModelSource, resolve_source
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from nexa.recipe.schema import AdapterSection, ModelSection
+    from nexa.recipe.sections.model import AdapterSection, ModelSection
 
 _CACHED_MODEL_BYTES = 2 << 30
 _PROBE_TOKENS = 6

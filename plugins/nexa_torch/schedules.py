@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-    from nexa.recipe.schema import LearningRateSchedule
+    from nexa.recipe.sections.optimizer import LearningRateSchedule
 
 
 @dataclass(frozen=True, kw_only=True)

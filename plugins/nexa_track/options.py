@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from nexa.recipe.schema import Section
+from nexa.recipe.sections.base import Section
 
 NonEmpty = Annotated[str, Field(min_length=1)]
 

@@ -6,7 +6,7 @@ import pytest
 
 from nexa.batch import resolve_batch
 from nexa.errors import RecipeError
-from nexa.recipe.schema import TrainingSection
+from nexa.recipe.sections.training import TrainingSection
 
 
 @pytest.mark.parametrize(

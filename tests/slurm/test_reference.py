@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nexa.recipe.schema import ClusterSection
+from nexa.recipe.sections.machines import ClusterSection
 from nexa_slurm.options import ContainerOptions, SlurmOptions
 from nexa_slurm.states import job_state, reason_in_words
 

@@ -6,6 +6,8 @@ import ast
 import inspect
 from collections.abc import Mapping
 from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -69,10 +71,11 @@ def described_schema() -> dict[str, Any]:
 @cache
 def field_descriptions() -> Mapping[str, Mapping[str, str]]:
     """The text under each field of the recipe schema, by class name and field name."""
-    from nexa.recipe import schema
+    from nexa.recipe import schema, sections
 
-    tree = ast.parse(inspect.getsource(schema))
-    return {node.name: _attribute_docstrings(node) for node in tree.body if isinstance(node, ast.ClassDef)}
+    modules = [schema, *(import_module(f"{sections.__name__}.{each.name}") for each in iter_modules(sections.__path__))]
+    classes = [node for module in modules for node in ast.parse(inspect.getsource(module)).body]
+    return {node.name: _attribute_docstrings(node) for node in classes if isinstance(node, ast.ClassDef)}
 
 
 def _attribute_docstrings(section: ast.ClassDef) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from nexa.errors import Problem
 from nexa.recipe.chain import problem_at
 from nexa.recipe.node import Node, Origin
-from nexa.recipe.schema import PATTERNS
+from nexa.recipe.sections.base import PATTERNS
 
 if TYPE_CHECKING:
     from pydantic import ValidationError

@@ -12,7 +12,8 @@ from nexa.plugins import get_host
 from nexa.recipe.chain import problem_at
 from nexa.recipe.node import Node, set_path
 from nexa.recipe.problems import closest, explain, model_at, unknown_key
-from nexa.recipe.schema import MAX_OBSERVERS, Recipe
+from nexa.recipe.schema import Recipe
+from nexa.recipe.sections.outputs import MAX_OBSERVERS
 from nexa.uris import is_uri
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from nexa.recipe.schema import TrainingSection
+    from nexa.recipe.sections.training import TrainingSection
 
 # Separates the uses of the training seed from one another.
 _ROWS, _HELD_OUT, _WINDOW = 1, 2, 3

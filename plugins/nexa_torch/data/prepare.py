@@ -37,7 +37,8 @@ from nexa_torch.data.views import View, ViewOptions, open_view
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from nexa.recipe.schema import DataSection, Recipe
+    from nexa.recipe.schema import Recipe
+    from nexa.recipe.sections.data import DataSection
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from nexa_torch.sources import PACKAGE_SCHEME, resolve_source
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from nexa.recipe.schema import ModelSection
+    from nexa.recipe.sections.model import ModelSection
 
 BYTES = "bytes"
 # Names under which model configurations keep the longest sequence.

@@ -27,7 +27,7 @@ from nexa_torch.distributed.strategy import Strategy, frozen_names
 from nexa_torch.engine.windows import Microbatch
 
 if TYPE_CHECKING:
-    from nexa.recipe.schema import DistributedSection
+    from nexa.recipe.sections.machines import DistributedSection
     from nexa_torch.distributed.ranks import Ranks
     from nexa_torch.tasks.base import TrainingTask
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nexa_torch.distributed.synchronize import GradientSynchronizer
 
 if TYPE_CHECKING:
-    from nexa.recipe.schema import DistributedSection
+    from nexa.recipe.sections.machines import DistributedSection
     from nexa_torch.distributed.ranks import Ranks
     from nexa_torch.engine.windows import Microbatch
     from nexa_torch.tasks.base import TrainingTask

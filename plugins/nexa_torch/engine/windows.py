@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Sampler
 
     from nexa.batch import BatchPlan
-    from nexa.recipe.schema import TrainingSection
+    from nexa.recipe.sections.training import TrainingSection
     from nexa_torch.tasks.base import TrainingTask
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim import Muon as TorchMuon
 
-from nexa.recipe.schema import OptimizerSection
+from nexa.recipe.sections.optimizer import OptimizerSection
 from nexa_torch.optimizers.groups import hidden_matrices, parameter_groups
 from nexa_torch.optimizers.registry import setting
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
-    from nexa.recipe.schema import OptimizerSection
+    from nexa.recipe.sections.optimizer import OptimizerSection
 
 Builder = Callable[["nn.Module", "OptimizerSection"], "Optimizer"]
 

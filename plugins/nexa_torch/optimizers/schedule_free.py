@@ -7,7 +7,7 @@ from schedulefree import AdamWScheduleFree
 from torch import nn
 from torch.optim import Optimizer
 
-from nexa.recipe.schema import OptimizerSection
+from nexa.recipe.sections.optimizer import OptimizerSection
 from nexa_torch.optimizers.groups import parameter_groups
 from nexa_torch.optimizers.registry import setting
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adafactor, AdamW, Optimizer
 
-from nexa.recipe.schema import OptimizerSection
+from nexa.recipe.sections.optimizer import OptimizerSection
 from nexa_torch.optimizers.groups import parameter_groups
 from nexa_torch.optimizers.registry import setting
 

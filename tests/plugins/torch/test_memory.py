@@ -12,7 +12,8 @@ from running import Finished, Run, chat_rows, tiny_recipe
 from safetensors.torch import load_file
 from torch import nn
 
-from nexa.recipe.schema import AdapterSection, ModelSection, OptimizerSection
+from nexa.recipe.sections.model import AdapterSection, ModelSection
+from nexa.recipe.sections.optimizer import OptimizerSection
 from nexa_torch.compiling import compile_blocks
 from nexa_torch.data.tokenizer import load_tokenizer
 from nexa_torch.memory import keep_state_on_host, offloaded_activations, recompute_activations

@@ -15,7 +15,7 @@ from running import Run, chat_rows, tiny_recipe
 from torch import nn
 
 from nexa.errors import UserError
-from nexa.recipe.schema import OptimizerSection
+from nexa.recipe.sections.optimizer import OptimizerSection
 from nexa_torch.optimizers import OPTIMIZERS, build_optimizer, registry
 from nexa_torch.optimizers.curvature import NeedsCurvature
 from nexa_torch.optimizers.weights import evaluation_weights

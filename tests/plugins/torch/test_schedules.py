@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from nexa.errors import UserError
-from nexa.recipe.schema import OptimizerSection
+from nexa.recipe.sections.optimizer import OptimizerSection
 from nexa_torch.optimizers import OPTIMIZERS, build_optimizer
 from nexa_torch.schedules import SCHEDULES, ScheduleShape, build_scheduler, lr_factor, observe_evaluation
 

@@ -10,7 +10,8 @@ from running import chat_rows, tiny_recipe
 
 from nexa.backend import Answer, Resources
 from nexa.errors import UserError
-from nexa.recipe.schema import ModelSection, Recipe
+from nexa.recipe.schema import Recipe
+from nexa.recipe.sections.model import ModelSection
 from nexa_torch.backend import TorchBackend
 from nexa_torch.data.tokenizer import load_tokenizer
 from nexa_torch.estimate import adapter_parameters, model_sizes

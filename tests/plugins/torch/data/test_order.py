@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nexa.recipe.schema import TrainingSection
+from nexa.recipe.sections.training import TrainingSection
 from nexa_torch.data.order import row_order, rows_at, rows_of_microbatch, run_length
 
 

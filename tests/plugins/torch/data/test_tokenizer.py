@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nexa.errors import DataError, RecipeError, UserError
-from nexa.recipe.schema import ModelSection
+from nexa.recipe.sections.model import ModelSection
 from nexa_torch.data.gguf_header import read_gguf_header
 from nexa_torch.data.locate import local_path
 from nexa_torch.data.tokenizer import context_length, load_tokenizer, row_length

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.utils import clip_grads_with_norm_
 
-from nexa.recipe.schema import AdapterSection, DistributedSection, ModelSection
+from nexa.recipe.sections.machines import DistributedSection
+from nexa.recipe.sections.model import AdapterSection, ModelSection
 from nexa_torch.data.tokenizer import load_tokenizer
 from nexa_torch.distributed.process_group import process_group
 from nexa_torch.distributed.ranks import Ranks
