@@ -35,11 +35,22 @@ class PluginSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class BackendSpec(PluginSpec):
-    """A training backend; `methods` are the values of the recipe key `method` it can train."""
+    """A training backend.
+
+    methods: the values of the recipe key `method` it can train.
+    requirements: what its worker needs beside the standard library, as requirements such as "torch>=2.11";
+        one on the plugin's own distribution ("nexa-hf[train]") or on Nexa's ("nexa-train[torch]") stands for
+        what that distribution requires, since both are put on the worker's path, not installed there.
+    requires_python: versions of Python its worker runs on, such as ">=3.10,<3.13".
+    probes: modules that must be importable in the worker's environment, such as "torch".
+    """
 
     kind: ClassVar[str] = "backend"
 
     methods: tuple[str, ...]
+    requirements: tuple[str, ...] = ()
+    requires_python: str = ">=3.10"
+    probes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

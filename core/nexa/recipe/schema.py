@@ -14,6 +14,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from nexa.recipe.sections.base import Section
 from nexa.recipe.sections.data import DataSection
+from nexa.recipe.sections.environment import EnvironmentSection
 from nexa.recipe.sections.machines import ClusterSection, DistributedSection
 from nexa.recipe.sections.model import AdapterSection, ModelSection
 from nexa.recipe.sections.optimizer import OptimizerSection
@@ -25,6 +26,8 @@ from nexa.recipe.sections.outputs import (
     TrackingSection,
 )
 from nexa.recipe.sections.training import TrainingSection
+
+_NAMED_SECTIONS = {"distributed": "strategy", "environment": "name"}
 
 
 class Recipe(Section):
@@ -44,6 +47,7 @@ class Recipe(Section):
     """Trainer plugin."""
     scheduler: str = "local"
     """Scheduler plugin. Default: the user setting `scheduler`."""
+    environment: EnvironmentSection = EnvironmentSection()
     run: RunSection = RunSection()
     model: ModelSection
     data: DataSection
@@ -64,11 +68,12 @@ class Recipe(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _strategy_by_name(cls, data: Any) -> Any:
-        """A strategy without settings may be given by its name alone."""
-        if isinstance(data, dict) and isinstance(data.get("distributed"), str):
-            return {**data, "distributed": {"strategy": data["distributed"]}}
-        return data
+    def _sections_by_name(cls, data: Any) -> Any:
+        """A strategy or an environment without settings may be given by its name alone."""
+        if not isinstance(data, dict):
+            return data
+        named = {section: key for section, key in _NAMED_SECTIONS.items() if isinstance(data.get(section), str)}
+        return {**data, **{section: {key: data[section]} for section, key in named.items()}}
 
     def document(self) -> dict[str, Any]:
         """The recipe as plain JSON values, plugin sections at the top level."""
