@@ -20,7 +20,7 @@ _VALUES: Mapping[str, Sequence[Any]] = {
     "model.d_model": (64, 96),
     "model.n_heads": (1, 4, 8),
     "model.n_kv_heads": (1, 2),
-    "training.global_batch_size": (4, 12),
+    "training.global_batch_size": (12, 8),
     "training.grad_accumulation_steps": (2, 3),
     "optimizer.name": ("sgd", "adamw", "lion", "adafactor"),
     "optimizer.betas": ([0.5, 0.75], [0.25, 0.5]),
@@ -46,8 +46,8 @@ _COMPANIONS: Mapping[str, Mapping[str, Any]] = {
 class Mutation:
     """One field with another value.
 
-    path: dotted key of the field. before, value: what it was, and what it was changed to. base: the recipe before the change, with
-    the optional section of the field written out. changed: after it.
+    path: dotted key of the field. before, value: what it was, and what it was changed to. base: the recipe
+    before the change, with the optional section of the field written out. changed: after it.
     """
 
     path: str
