@@ -250,6 +250,19 @@ class Backend(ABC):
         A refused field that the recipe sets away from its default stops the launch.
         """
 
+    def effective(self, recipe: Recipe) -> Mapping[str, Any]:
+        """Return the configuration that `run` trains by: what the trainer is given, by the trainer's own names.
+
+        JSON values, nested as the trainer likes, defaults filled in: the arguments of its constructors, its
+        configuration file, its command line. It is made by the functions that `run` itself uses, so that
+        the two can't differ, and without reading data or importing anything heavy. What Nexa acts on
+        itself (`nexa.settings_report.CORE_FIELDS`) need not be in it.
+
+        `nexa.testing.settings.SettingsContract` changes every recipe field in turn and wants this, or the answer
+        of `settings`, to change with it. Raises UserError for a recipe that the trainer can't take.
+        """
+        raise UserError(f"{type(self).__name__} does not show the configuration it trains by")
+
     @abstractmethod
     def plan(self, recipe: Recipe, resources: Resources) -> LaunchSpec:
         """Return how the workers are started. Pure: same input, same output, no side effect."""
