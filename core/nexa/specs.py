@@ -15,16 +15,19 @@ from typing import ClassVar
 class PluginSpec:
     """What every kind of plugin registers.
 
-    name: lower-case, unique among plugins of its kind; also the recipe section of its options.
+    name: lower-case, unique among plugins of its kind; also the recipe section of its options, where
+        the kind has one.
     summary: one line, shown by `nexa plugins`.
     factory: "module:attribute", called without arguments; returns the plugin object.
     options_model: "module:attribute" of a pydantic model with `extra="forbid"` that validates the
-        recipe section called `name`; None when the plugin takes no options.
+        plugin's options; None when the plugin takes none.
     capabilities: what the plugin can do beyond its kind's mandatory part; contract tests for a
         capability run only where it is declared.
     """
 
     kind: ClassVar[str]
+    own_section: ClassVar[bool] = True
+    """Whether options stand in a recipe section called `name`, instead of where the recipe names the plugin."""
 
     name: str
     summary: str
@@ -100,6 +103,17 @@ class ObserverSpec(PluginSpec):
     """A consumer of run events, such as an experiment tracker."""
 
     kind: ClassVar[str] = "observer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardSpec(PluginSpec):
+    """Something that scores answers, by name in the recipe's `rollouts.rewards`, which also holds its options.
+
+    factory is called with those options as keyword arguments.
+    """
+
+    kind: ClassVar[str] = "reward"
+    own_section: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True)

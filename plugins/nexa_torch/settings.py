@@ -120,6 +120,20 @@ def _not_streamed(reason: str) -> _Rule:
     return lambda recipe: reason if recipe.data.streaming else None
 
 
+def _other_methods(recipe: Recipe) -> str | None:
+    return (
+        f"method {recipe.method} of this backend has no use for it; backend hf trains dpo, kto, orpo, reward and grpo"
+    )
+
+
+def _format(recipe: Recipe) -> str | None:
+    if recipe.data.format in ("preference", "unpaired", "prompts"):
+        return (
+            f"rows of the layout {recipe.data.format} are for the methods dpo, kto, orpo, reward and grpo of backend hf"
+        )
+    return None
+
+
 def _window(recipe: Recipe) -> str | None:
     return None if recipe.data.streaming else "only streamed data has windows; set data.streaming: true"
 
@@ -198,6 +212,8 @@ def _target_modules(recipe: Recipe) -> str | None:
 _REFUSALS: Mapping[str, _Rule] = {
     "model.revision": _revision,
     **{f"model.{size}": _architecture_only for size in ("d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff")},
+    **{path: _other_methods for path in Recipe.leaf_paths() if path.startswith(("preference.", "rollouts."))},
+    "data.format": _format,
     "data.split": _data_split,
     "data.expected_dataset_hash": _not_streamed("streamed data is never read whole before it is trained on"),
     "data.stream_window": _window,

@@ -25,6 +25,8 @@ from nexa.recipe.sections.outputs import (
     SamplesSection,
     TrackingSection,
 )
+from nexa.recipe.sections.preference import PreferenceSection
+from nexa.recipe.sections.rollouts import RolloutsSection
 from nexa.recipe.sections.training import TrainingSection
 
 _NAMED_SECTIONS = {"distributed": "strategy", "environment": "name"}
@@ -42,7 +44,7 @@ class Recipe(Section):
     tags: list[str] = []
     """Words to find the recipe by."""
     method: str
-    """What is done: pretrain, sft, or another method of the backend."""
+    """What is done: pretrain, sft, dpo, kto, orpo, reward, grpo, or another method of the backend."""
     backend: str = "torch"
     """Trainer plugin."""
     scheduler: str = "local"
@@ -55,6 +57,8 @@ class Recipe(Section):
     optimizer: OptimizerSection = OptimizerSection()
     adapter: AdapterSection | None = None
     """Train an adapter. Default: train all weights."""
+    preference: PreferenceSection = PreferenceSection()
+    rollouts: RolloutsSection = RolloutsSection()
     checkpointing: CheckpointingSection = CheckpointingSection()
     samples: SamplesSection = SamplesSection()
     cluster: ClusterSection = ClusterSection()
