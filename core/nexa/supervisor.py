@@ -45,7 +45,7 @@ _log = logging.getLogger("nexa.supervisor")
 class Supervisor:
     """Starts the workers of one attempt on this machine and waits for their end.
 
-    A scheduler's own supervisor overrides `command`, `stop_reason`, `time_limit` and `conclude`.
+    A scheduler's own supervisor overrides `command`, `stop_reason`, `time_limit`, `attend` and `conclude`.
     """
 
     def __init__(self, place: WorkerPlace) -> None:
@@ -109,6 +109,10 @@ class Supervisor:
         limit = float(seconds_of(cluster["time_limit"]))
         return limit - float(cluster["stop_lead_seconds"]), limit
 
+    def attend(self) -> float:
+        """Do what requests in the attempt's folder ask for; return seconds until the next look at them."""
+        return 60.0
+
     def conclude(self, code: int) -> tuple[str, str]:
         """State and reason of the attempt whose workers ended with `code` (negative for a signal)."""
         return conclude(self.place.attempt_dir, code, self.log_tail())
@@ -132,7 +136,7 @@ class Supervisor:
             if self._signal is not None:
                 name, self._signal = self._signal, None
                 self.request_stop(self.stop_reason(name))
-            patience = 60.0
+            patience = self.attend()
             if limit is not None:
                 patience = min(patience, self._keep_limit(*limit, time.monotonic() - begun))
             select.select([self._wake_reader], [], [], patience)
