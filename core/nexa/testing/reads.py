@@ -32,7 +32,7 @@ def recorded_reads(*, ignoring: tuple[str, ...] = ()) -> Iterator[set[str]]:
             reads.add(path)
         return plain(self, name)
 
-    Section.__getattribute__ = reading  # type: ignore[method-assign]
+    Section.__getattribute__ = reading  # type: ignore[method-assign, assignment]
     try:
         yield reads
     finally:
