@@ -1,7 +1,7 @@
 """`python -m nexa.supervisor [--detach] RUN_DIR ATTEMPT`: starts an attempt's workers and records their end.
 
 A supervisor outlives the terminal that started it. SIGTERM asks the workers to stop at a checkpoint;
-how the attempt ended is written once, to exit.json. Standard library only, but for structlog.
+how the attempt ended is written once, to exit.json. Standard library only.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ from nexa.quantities import seconds_of
 from nexa.worker.command import worker_argv, worker_environment
 from nexa.worker.identity import ProcessIdentity
 from nexa.worker.output import redirect_to
-from nexa.worker.place import WorkerPlace
+from nexa.worker.place import WorkerPlace, read_plan
 from nexa.worker.processes import end_processes
-from nexa.worker.session import read_plan
 
 # Workers whose starter was killed get this long to save a checkpoint before they are killed too.
 ORPHAN_GRACE_SECONDS = 30.0
@@ -288,7 +287,8 @@ def prepare(
     """
     try:
         redirect_to(supervisor_log(place.run_dir, place.attempt))
-        configure_logging(sys.stderr, run_id=place.run_dir.name, attempt=place.attempt, rank="supervisor")
+        bound: dict[str, Any] = {"run_id": place.run_dir.name, "attempt": place.attempt, "rank": "supervisor"}
+        configure_logging(sys.stderr, **bound, libraries=False)
         try:
             supervisor = make(place)
         except OSError as error:
