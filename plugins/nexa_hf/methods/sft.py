@@ -65,7 +65,9 @@ SFT = Method(
     sized=lambda data: {"max_length": data.row_length},
     arguments={
         "data.packing": _packing,
-        "model.max_seq_len": lambda recipe: {"max_length": recipe.model.max_seq_len} if recipe.model.max_seq_len else {},
+        "model.max_seq_len": lambda recipe: (
+            {"max_length": recipe.model.max_seq_len} if recipe.model.max_seq_len else {}
+        ),
         "training.activation_checkpointing": lambda recipe: (
             {"gradient_checkpointing": True, "gradient_checkpointing_kwargs.selective": True}
             if recipe.training.activation_checkpointing == "selective"
@@ -75,5 +77,14 @@ SFT = Method(
             {"activation_offloading": True} if recipe.training.activation_offload else {}
         ),
     },
+    notes={
+        "data.packing": lambda recipe: (
+            "TRL packs whole documents, best fit decreasing; one longer than a row is cut before, never dropped"
+            if recipe.data.packing
+            else None
+        ),
+        "data.train_on": lambda recipe: "labels of Nexa's own masks, in place of TRL's assistant_only_loss",
+    },
+    perplexity=True,
     slow="TRL's trainer on a CPU is slower than backend torch, which serves this method with the same recipe",
 )
