@@ -30,9 +30,7 @@ class OptimizerChoice:
 OPTIMIZERS: Mapping[str, OptimizerChoice] = {
     "adamw": OptimizerChoice(optim="adamw_torch_fused", fields=("betas", "eps")),
     "adamw_8bit": OptimizerChoice(optim="adamw_8bit", fields=("betas", "eps"), package="bitsandbytes", gpu=True),
-    "lion": OptimizerChoice(
-        optim="lion_32bit", fields=("betas",), betas=(0.9, 0.99), package="bitsandbytes", gpu=True
-    ),
+    "lion": OptimizerChoice(optim="lion_32bit", fields=("betas",), betas=(0.9, 0.99), package="bitsandbytes", gpu=True),
     "adafactor": OptimizerChoice(optim="adafactor"),
     "sgd": OptimizerChoice(optim="sgd", fields=("momentum",)),
 }

@@ -6,10 +6,15 @@ from collections.abc import Mapping
 
 from nexa.errors import UserError
 from nexa_hf.methods.base import Method
+from nexa_hf.methods.dpo import DPO
+from nexa_hf.methods.grpo import GRPO
+from nexa_hf.methods.kto import KTO
+from nexa_hf.methods.orpo import ORPO
 from nexa_hf.methods.pretrain import PRETRAIN
+from nexa_hf.methods.reward import REWARD
 from nexa_hf.methods.sft import SFT
 
-METHODS: Mapping[str, Method] = {method.name: method for method in (PRETRAIN, SFT)}
+METHODS: Mapping[str, Method] = {method.name: method for method in (PRETRAIN, SFT, DPO, KTO, ORPO, REWARD, GRPO)}
 """Every method, by name."""
 
 

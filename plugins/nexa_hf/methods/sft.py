@@ -65,7 +65,9 @@ SFT = Method(
     sized=lambda data: {"max_length": data.row_length},
     arguments={
         "data.packing": _packing,
-        "model.max_seq_len": lambda recipe: {"max_length": recipe.model.max_seq_len} if recipe.model.max_seq_len else {},
+        "model.max_seq_len": lambda recipe: (
+            {"max_length": recipe.model.max_seq_len} if recipe.model.max_seq_len else {}
+        ),
         "training.activation_checkpointing": lambda recipe: (
             {"gradient_checkpointing": True, "gradient_checkpointing_kwargs.selective": True}
             if recipe.training.activation_checkpointing == "selective"
