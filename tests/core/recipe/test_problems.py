@@ -47,7 +47,7 @@ CASES = [
     ("rollouts: {rewards: exact-answer}", "rollouts.rewards: must be a list, not the text 'exact-answer'"),
     ("rollouts: {rewards: [json]}", "rollouts.rewards.0: must be a mapping of keys (name, weight, options), not"),
     ("rollouts: {rewards: [{weight: 1.0}]}", "rollouts.rewards.0.name: required, but not given"),
-    ("rollouts: {rewards: [{name: json, wieght: 1}]}", "6:34: rollouts.rewards.0.wieght: unknown key (did you mean"),
+    ("rollouts: {rewards: [{name: json, wieght: 1}]}", "6:35: rollouts.rewards.0.wieght: unknown key (did you mean"),
     (
         "rollouts: {rewards: [{name: exact-anser}]}",
         "6:29: rollouts.rewards.0.name: there is no reward 'exact-anser' (did you mean 'exact-answer'?",
