@@ -75,6 +75,14 @@ def count_tokens(inputs: Mapping[str, Any]) -> tuple[int, int]:
     return 0, trained
 
 
+def _save_model(
+    model: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder: Path, weights: Mapping[str, Any]
+) -> None:
+    from nexa_torch.models import save_model
+
+    save_model(model, tokenizer, folder, weights)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """One way of training: which trainer, with which arguments, on which data.
@@ -86,11 +94,13 @@ class Method:
     fixed: arguments that are no recipe field's. sized: those that follow from the data, where no recipe
     field sets them. refusals: recipe fields this method does not heed, and why.
     honoured: recipe fields that only this method heeds, without a TRL argument of their own.
+    notes: what to know of a recipe field besides its arguments, for the settings report.
     load: tokenizer and data, in the worker; on_progress may raise to stop the run.
     build: the model, in fp32 on the CPU, with its adapter; resumed from the checkpoint folder where given.
     keywords: further keyword arguments of the trainer. count: tokens and trained tokens of a microbatch.
     preview: the first batch. prepare, show_rows: where the method's data can be made ready before a run.
     check: problems of a recipe that only this method has. samples: whether the model writes text on prompts.
+    perplexity: whether e to the evaluation loss is one. save: write model and tokenizer into a folder.
     slow: what the person should know where Nexa's own engine serves the method faster, for the plan's notes.
     """
 
@@ -107,10 +117,13 @@ class Method:
     sized: Callable[[TrainingData], Arguments] = lambda data: {}
     refusals: Mapping[str, Refusal] = field(default_factory=dict)
     honoured: Sequence[str] = ()
+    notes: Mapping[str, Refusal] = field(default_factory=dict)
     keywords: Callable[[Job], Mapping[str, Any]] = _no_keywords
     count: Callable[[Mapping[str, Any]], tuple[int, int]] = count_tokens
     check: Callable[[Recipe], Iterable[Problem]] = _nothing
     prepare: Callable[..., Preparation] | None = None
     show_rows: Callable[[Recipe, int, int], Sequence[Sequence[PreviewToken]]] | None = None
     samples: bool = True
+    perplexity: bool = False
+    save: Callable[[LanguageModel, PreTrainedTokenizerBase, Path, Mapping[str, Any]], None] = _save_model
     slow: str = ""

@@ -54,5 +54,6 @@ PRETRAIN = Method(
         "training.activation_offload": lambda recipe: "transformers.Trainer keeps activations on their device",
     },
     keywords=_keywords,
+    perplexity=True,
     slow="transformers.Trainer holds the logits of all positions; backend torch computes the loss in pieces",
 )

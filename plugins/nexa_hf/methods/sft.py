@@ -77,5 +77,14 @@ SFT = Method(
             {"activation_offloading": True} if recipe.training.activation_offload else {}
         ),
     },
+    notes={
+        "data.packing": lambda recipe: (
+            "TRL packs whole documents, best fit decreasing; one longer than a row is cut before, never dropped"
+            if recipe.data.packing
+            else None
+        ),
+        "data.train_on": lambda recipe: "labels of Nexa's own masks, in place of TRL's assistant_only_loss",
+    },
+    perplexity=True,
     slow="TRL's trainer on a CPU is slower than backend torch, which serves this method with the same recipe",
 )

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
-from nexa.errors import NexaError, UserError, WorkerError
+from nexa.errors import UserError, WorkerError
 from nexa_torch.checkpoint import FOLDER, Cursor, TrainerSnapshot, take_snapshot, write_trainer
 from nexa_torch.optimizers.weights import evaluation_weights
 
@@ -157,31 +156,23 @@ class Saver:
 
     def _stage(self, step: int) -> Path:
         """The folder to write into, made by rank 0 and known to all. Raises WorkerError on all alike."""
-        ranks = self._engine.ranks
-        said: list[Any] = [None]
-        if ranks.is_main:
+
+        def make() -> str:
+            folder = self._committer.stage(step)
             try:
-                folder = self._committer.stage(step)
                 (folder / FOLDER / "optimizer").mkdir(parents=True)
-                said = [str(folder)]
-            except (NexaError, OSError) as error:
-                said = [error if isinstance(error, NexaError) else WorkerError(f"{folder} can't be written: {error}")]
-        if ranks.background is not None:
-            dist.broadcast_object_list(said, src=0, group=ranks.background)
-        if isinstance(said[0], NexaError):
-            raise said[0]
-        return Path(said[0])
+            except OSError as error:
+                raise WorkerError(f"{folder} can't be written: {error}") from error
+            return str(folder)
+
+        return Path(self._engine.ranks.from_main(make))
 
     def _agree(self) -> None:
         """Raise on every rank where one of them failed."""
         error, self._error = self._error, None
         if error is not None and not isinstance(error, Exception):
             raise error
-        failed = self._engine.ranks.any(error is not None)
-        if error is not None:
-            raise error
-        if failed:
-            raise WorkerError("another rank could not save a checkpoint", hint="its log says why: nexa logs")
+        self._engine.ranks.raise_together(error, work="save a checkpoint")
 
 
 def require_same_run(engine: TrainingEngine, saved: Cursor) -> None:
