@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 METHODS: Mapping[str, str] = {
     "pretrain": "nexa_hf.methods.pretrain:PRETRAIN",
     "sft": "nexa_hf.methods.sft:SFT",
+    "dpo": "nexa_hf.methods.dpo:DPO",
+    "kto": "nexa_hf.methods.kto:KTO",
+    "orpo": "nexa_hf.methods.orpo:ORPO",
+    "reward": "nexa_hf.methods.reward:REWARD",
+    "grpo": "nexa_hf.methods.grpo:GRPO",
 }
 """Where each method is, as "module:attribute", by name."""
 

@@ -44,8 +44,6 @@ class RolloutsSection(Section):
     the step; bnpo over those of a microbatch; dr_grpo over max_completion_length."""
     clip_epsilon: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     """How far the probability ratio of old and new model may count, each way from 1."""
-    iterations: PositiveInt = 1
-    """Optimizer steps on the same answers."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """What advantages are divided by: the standard deviation of the prompt's rewards, of the batch's, or nothing."""
     mask_truncated: bool = False
