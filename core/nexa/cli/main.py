@@ -55,6 +55,9 @@ COMMANDS: dict[str, CommandEntry] = {
     "artifacts": CommandEntry("nexa.cli.artifacts:command", "List, verify and clean up checkpoints.", "Use"),
     "chat": CommandEntry("nexa.cli.chat:command", "Talk to a checkpoint.", "Use"),
     "generate": CommandEntry("nexa.cli.generate:command", "Continue a text with a checkpoint.", "Use"),
+    "conformance": CommandEntry(
+        "nexa.cli.conformance:command", "Compare a backend with a reference, check by check.", "Extend"
+    ),
 }
 """Every command, in the order of the help page."""
 

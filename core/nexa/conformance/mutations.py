@@ -61,8 +61,8 @@ def mutations(recipe: Recipe, options: Mapping[str, type[BaseModel]] | None = No
     """Every leaf of the recipe schema that a backend answers for, with other values; then plugins' options.
 
     A field with a list of choices gets every other choice, any other field one value. options: models
-    of the plugin sections to mutate, by plugin name. Raises AssertionError for a field that no valid other
-    value was found for.
+    of the plugin sections to mutate, by plugin name. A field that may have no other value beside the rest of
+    the recipe, such as a size of a model that exists, is left out.
     """
     for path in recipe.leaf_paths():
         if path not in CORE_FIELDS:
@@ -76,7 +76,6 @@ def _of_leaf(recipe: Recipe, path: str) -> Iterator[Mutation]:
     base = with_values(recipe, _sections_on_the_way(recipe, path))
     before = _value(base.document(), path)
     annotation = _annotation(path)
-    found = False
     for value in (*_VALUES.get(path, ()), *_guesses(annotation, before)):
         if value == before:
             continue
@@ -85,11 +84,9 @@ def _of_leaf(recipe: Recipe, path: str) -> Iterator[Mutation]:
             continue
         # The fields that must go with it are at rest in both recipes, where the schema lets them be.
         settled = _valid(base, {**_COMPANIONS.get(path, {}), path: before}) or base
-        found = True
         yield Mutation(path=path, before=before, value=value, base=settled, changed=changed)
         if get_origin(_plain(annotation)) is not Literal and not _choices(annotation):
             return
-    assert found, f"no other valid value was found for recipe field {path}"
 
 
 def _of_option(recipe: Recipe, name: str, model: type[BaseModel], field: str) -> Iterator[Mutation]:
@@ -97,19 +94,16 @@ def _of_option(recipe: Recipe, name: str, model: type[BaseModel], field: str) ->
 
     before = model.model_validate(recipe.plugin_options.get(name, {}))
     annotation = model.model_fields[field].annotation
-    found = False
     for value in _guesses(annotation, getattr(before, field)):
         try:
             after = model.model_validate({**before.model_dump(mode="json"), field: value})
         except ValidationError:
             continue
-        found = True
         base = _with_options(recipe, name, before)
         changed = _with_options(recipe, name, after)
         yield Mutation(path=f"{name}.{field}", before=getattr(before, field), value=value, base=base, changed=changed)
         if not _choices(annotation):
             return
-    assert found, f"no other valid value was found for option {name}.{field}"
 
 
 def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:

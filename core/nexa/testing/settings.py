@@ -48,10 +48,16 @@ class SettingsContract(PluginContract):
     def test_no_setting_is_ignored(self, host: PluginHost, recipes: list[Recipe]) -> None:
         """A field with another value changes what the trainer is given, or the backend's answer for it."""
         backend = host.create("backend", self.plugin_name)
-        model = host.options_model(self.plugin_name)
-        options = {} if model is None else {self.plugin_name: model}
+        own = host.options_model(self.plugin_name)
+        options = {} if own is None else {self.plugin_name: own}
+        changed: set[str] = set()
         for recipe in recipes:
-            assert ignored(audit_settings(backend, recipe, options)) == []
+            findings = audit_settings(backend, recipe, options)
+            changed |= {finding.path for finding in findings}
+            assert ignored(findings) == []
+        expected = {*recipes[0].leaf_paths()} - CORE_FIELDS
+        expected |= {f"{name}.{field}" for name, model in options.items() for field in model.model_fields}
+        assert expected - changed == set(), "fields that no recipe could be changed in; add contexts"
 
     def test_what_nexa_does_itself_is_not_refused(self, host: PluginHost, recipes: list[Recipe]) -> None:
         """A backend leaves alone what Nexa acts on: names, stores, observers, and the words about a recipe."""
