@@ -121,6 +121,8 @@ class NexaCallback(TrainerCallback):  # type: ignore[misc]
         if self._is_main:
             self._commit(folder, state)
         self._barrier()
+        # Saving is no part of the next steps' time.
+        self._since = time.perf_counter()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Leave at once where the run was stopped: its checkpoint is committed."""
@@ -154,7 +156,7 @@ class NexaCallback(TrainerCallback):  # type: ignore[misc]
         self._since = time.perf_counter()
 
     def _tokens(self, state: Any) -> int:
-        """Tokens trained on so far, as Axolotl counts them: padding is not."""
+        """Tokens given to the model so far, as Axolotl counts them: padding included."""
         total = (getattr(state, "tokens", None) or {}).get("total", 0)
         return int(total)
 
