@@ -271,6 +271,13 @@ class Backend(ABC):
         """Return what the run is expected to need; nothing known unless a backend says so."""
         return Estimate()
 
+    def explain(self, recipe: Recipe, run_dir: Path) -> str:
+        """Return the configuration that the trainer will be given, as text for `nexa launch --explain`.
+
+        run_dir: the run's folder, which need not exist. Empty where there is nothing to show beside the settings.
+        """
+        return ""
+
     @abstractmethod
     def preview(self, recipe: Recipe) -> Preview:
         """Load tokenizer and data and return the first batch; train nothing, write no checkpoint.

@@ -20,6 +20,9 @@ from nexa.files import write_json
 from nexa.recipe.schema import Recipe
 from nexa.worker.session import read_plan
 from nexa_axolotl.layout import Layout
+from nexa_axolotl.options import own_options
+from nexa_axolotl.render import DATA_KEYS, Inputs, render
+from nexa_axolotl.yaml_text import to_yaml
 
 if TYPE_CHECKING:
     from nexa_torch.data.rows import Rows
@@ -32,30 +35,44 @@ def main(argv: list[str]) -> int:
     run_dir, attempt = Path(argv[0]), int(argv[1])
     try:
         recipe = Recipe.from_document(read_plan(run_dir, attempt)["recipe"])
-        prepare(recipe, Layout(run_dir))
+        prepare(recipe, Layout(run_dir), attempt=attempt)
     except NexaError as error:
         print(json.dumps({"message": error.message, "hint": error.hint}))
         return error.exit_code
     return 0
 
 
-def prepare(recipe: Recipe, layout: Layout) -> dict[str, Any]:
-    """Write rows, tokenizer and weights into `layout`; return what was made, in numbers.
+def prepare(recipe: Recipe, layout: Layout, *, attempt: int) -> dict[str, Any]:
+    """Write rows, tokenizer, weights and configuration into `layout`; return what was made, in numbers.
 
     Raises what `nexa_torch.data.prepare.prepare_data` and the model loaders raise.
     """
+    layout.folder.mkdir(parents=True, exist_ok=True)
+    made: dict[str, Any] = {"attempt": attempt, **_prepared(recipe, layout)}
+    inputs = Inputs(
+        base_model=made["base_model"], row_length=made["row_length"], held_out=bool(made.get("held_out_rows"))
+    )
+    layout.config.write_text(to_yaml(render(recipe, layout, inputs)), encoding="utf-8")
+    write_json(layout.prepared, made)
+    return made
+
+
+def _prepared(recipe: Recipe, layout: Layout) -> dict[str, Any]:
+    from nexa_torch.data.tokenizer import load_tokenizer, row_length
+
+    if any(key in own_options(recipe) for key in DATA_KEYS):
+        tokenizer = load_tokenizer(recipe.model)
+        tokenizer.save_pretrained(str(layout.tokenizer))
+        length = row_length(recipe.model)
+        return {"base_model": _base_model(recipe, tokenizer, layout, length), "row_length": length}
     from nexa_torch.data.prepare import prepare_data
 
-    layout.prepared.unlink(missing_ok=True)
-    layout.folder.mkdir(parents=True, exist_ok=True)
-    # Rows are whole documents here: Axolotl packs them itself.
-    whole = recipe.model_copy(update={"data": recipe.data.model_copy(update={"packing": False})})
-    data = prepare_data(whole)
+    data = prepare_data(unpacked(recipe))
     data.tokenizer.save_pretrained(str(layout.tokenizer))
     _write_rows(data.train, layout.training_rows)
     if data.validation is not None:
         _write_rows(data.validation, layout.held_out_rows)
-    made = {
+    return {
         "base_model": _base_model(recipe, data.tokenizer, layout, data.row_length),
         "row_length": data.row_length,
         "rows": len(data.train),
@@ -66,8 +83,11 @@ def prepare(recipe: Recipe, layout: Layout) -> dict[str, Any]:
         "summary": data.summary,
         "warnings": list(data.warnings),
     }
-    write_json(layout.prepared, made)
-    return made
+
+
+def unpacked(recipe: Recipe) -> Recipe:
+    """The recipe with a document a row: Axolotl packs them itself."""
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"packing": False})})
 
 
 def _write_rows(rows: Rows, path: Path) -> None:

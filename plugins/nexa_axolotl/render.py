@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 DATA_KEYS = ("datasets", "test_datasets", "val_set_size", "pretraining_dataset")
 """Own keys that name data: with one of them Axolotl encodes its data itself, not Nexa."""
+NEVER = 1_000_000_000
+"""Steps between saves or evaluations where only the last step, which always has one, is to have one."""
 MIN_STEPS_OF_A_RISE = 2
 """Axolotl turns a warm-up of one step into one of two."""
 
@@ -195,11 +197,10 @@ def _adapter(recipe: Recipe) -> dict[str, Any]:
 
 def _saving(recipe: Recipe, layout: Layout) -> dict[str, Any]:
     every = recipe.training.save_every_steps
-    # The last step is saved by Nexa's callback. Copies that are in the artifact store are not needed here.
-    when: dict[str, Any] = {"save_steps": every} if every else {"save_strategy": "no"}
     return {
         "output_dir": str(layout.output),
-        **when,
+        "save_steps": every or recipe.training.max_steps or NEVER,
+        # Nexa commits each to the artifact store; none is needed here.
         "save_total_limit": 1,
         "save_only_model": not recipe.checkpointing.save_optimizer,
         "load_best_model_at_end": False,
@@ -212,8 +213,9 @@ def _evaluation(recipe: Recipe, inputs: Inputs, own: Mapping[str, Any]) -> dict[
         return {}
     if training.eval_every_steps is not None:
         return {"eval_steps": training.eval_every_steps}
-    # Nexa's callback evaluates after the last step; Axolotl does before the first.
-    return {"eval_strategy": "epoch" if training.eval_every_epochs == 1 else "no"}
+    if training.eval_every_epochs == 1:
+        return {"eval_strategy": "epoch"}
+    return {"eval_steps": training.max_steps or NEVER}
 
 
 def _distributed(recipe: Recipe) -> dict[str, Any]:
@@ -234,3 +236,18 @@ def _distributed(recipe: Recipe) -> dict[str, Any]:
             config["gradient_checkpointing"] = False
             config["fsdp_config"]["activation_checkpointing"] = True
     return config
+
+
+def effective(recipe: Recipe, layout: Layout) -> dict[str, Any]:
+    """What a run of this recipe is made of: Axolotl's configuration, and what Nexa does before and around it."""
+    return {
+        "config": render(recipe, layout, expected_inputs(recipe, layout)),
+        "rows": {
+            "model": recipe.model.model_dump(mode="json"),
+            "data": recipe.data.model_dump(mode="json", exclude={"packing", "loader_workers"}),
+            "masked": recipe.method != "pretrain",
+        },
+        "callback": {
+            "save_optimizer": recipe.checkpointing.save_optimizer,
+        },
+    }

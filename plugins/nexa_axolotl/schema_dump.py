@@ -1,4 +1,4 @@
-"""`python schema_dump.py`: print, as JSON, what the Axolotl of this interpreter accepts; standard library and Axolotl alone.
+"""`python schema_dump.py`: print, as JSON, which configuration the Axolotl of this interpreter takes.
 
 Besides the JSON Schema of its configuration: the keys that its schema takes and that none of its code reads, which
 would be ignored without a word.
