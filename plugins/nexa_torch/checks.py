@@ -27,8 +27,8 @@ def find_problems(recipe: Recipe) -> list[Problem]:
     except (PluginError, ImportError, AttributeError) as error:
         hint = error.hint if isinstance(error, PluginError) else None
         return [Problem(path="method", message=str(error), hint=hint)]
-    of_task = (_model, _data, _stream, _adapter, _compile) if LANGUAGE in task.capabilities else (own,)
-    checks: tuple[_Check, ...] = (*of_task, _packages, _optimizer, _sharded, _evaluation, _devices)
+    of_text = (_model, _data, _stream, _adapter, _compile) if LANGUAGE in task.capabilities else ()
+    checks: tuple[_Check, ...] = (*of_text, own, _packages, _optimizer, _sharded, _evaluation, _devices)
     return [problem for check in checks for problem in check(recipe)]
 
 

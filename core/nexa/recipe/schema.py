@@ -14,6 +14,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from nexa.recipe.sections.base import Section
 from nexa.recipe.sections.data import DataSection
+from nexa.recipe.sections.distill import DistillSection
 from nexa.recipe.sections.machines import ClusterSection, DistributedSection
 from nexa.recipe.sections.model import AdapterSection, ModelSection
 from nexa.recipe.sections.optimizer import OptimizerSection
@@ -51,6 +52,7 @@ class Recipe(Section):
     optimizer: OptimizerSection = OptimizerSection()
     adapter: AdapterSection | None = None
     """Train an adapter. Default: train all weights."""
+    distill: DistillSection = DistillSection()
     checkpointing: CheckpointingSection = CheckpointingSection()
     samples: SamplesSection = SamplesSection()
     cluster: ClusterSection = ClusterSection()
