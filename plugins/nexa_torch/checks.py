@@ -27,12 +27,10 @@ def find_problems(recipe: Recipe) -> list[Problem]:
     except (PluginError, ImportError, AttributeError) as error:
         hint = error.hint if isinstance(error, PluginError) else None
         return [Problem(path="method", message=str(error), hint=hint)]
-    of_task = (
-        (model_problems, data_problems, _stream, adapter_problems, _compile)
-        if LANGUAGE in task.capabilities
-        else (own,)
+    of_text = (
+        (model_problems, data_problems, _stream, adapter_problems, _compile) if LANGUAGE in task.capabilities else ()
     )
-    checks: tuple[_Check, ...] = (*of_task, _packages, _optimizer, _sharded, evaluation_problems, device_problems)
+    checks: tuple[_Check, ...] = (*of_text, own, _packages, _optimizer, _sharded, evaluation_problems, device_problems)
     return [problem for check in checks for problem in check(recipe)]
 
 

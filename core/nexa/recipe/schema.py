@@ -14,6 +14,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from nexa.recipe.sections.base import Section
 from nexa.recipe.sections.data import DataSection
+from nexa.recipe.sections.distill import DistillSection
 from nexa.recipe.sections.environment import EnvironmentSection
 from nexa.recipe.sections.machines import ClusterSection, DistributedSection
 from nexa.recipe.sections.model import AdapterSection, ModelSection
@@ -59,6 +60,7 @@ class Recipe(Section):
     """Train an adapter. Default: train all weights."""
     preference: PreferenceSection = PreferenceSection()
     rollouts: RolloutsSection = RolloutsSection()
+    distill: DistillSection = DistillSection()
     checkpointing: CheckpointingSection = CheckpointingSection()
     samples: SamplesSection = SamplesSection()
     cluster: ClusterSection = ClusterSection()
