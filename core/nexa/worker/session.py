@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import nexa
 from nexa.backend import RunResult
 from nexa.errors import NexaError, WorkerError
 from nexa.events.writer import EventWriter
@@ -111,6 +113,10 @@ class WorkerSession:
             world_size=place.world_size,
             host=socket.gethostname(),
             pid=os.getpid(),
+            python=platform.python_version(),
+            nexa=nexa.__version__,
+            plan_schema=PLAN_SCHEMA,
+            environment=dict(self._plan.get("launch", {}).get("environment") or {}),
         )
         heartbeat = Heartbeat(self._events, self._stop.fail, seconds=HEARTBEAT_SECONDS)
         heartbeat.start()
@@ -140,7 +146,7 @@ class WorkerSession:
         place, plan = self._place, self._plan
         if self._is_main:
             self._events.write("progress", phase="loading", step=None, total_steps=None)
-        environment = environment_snapshot() if self._is_main else {}
+        environment = environment_snapshot(place=plan["launch"].get("environment")) if self._is_main else {}
         if self._is_main:
             write_json(place.attempt_dir / "environment.json", environment)
         store = load_store(plan["store"])
