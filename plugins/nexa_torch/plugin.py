@@ -21,6 +21,8 @@ def nexa_register_backends() -> Iterable[BackendSpec]:
             options_model="nexa_torch.options:TorchOptions",
             capabilities=frozenset({"chat", "estimate", "language-model", "prepare", "resume"}),
             methods=tuple(TASKS),
+            requirements=("nexa-train[torch]",),
+            probes=("torch", "transformers", "safetensors", "numpy"),
         )
     ]
 

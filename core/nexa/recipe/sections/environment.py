@@ -44,9 +44,9 @@ class EnvironmentSection(Section):
     """Further options of `docker run`, `podman run` or `apptainer exec`; not for secrets, since plans are printed."""
 
     @property
-    def is_current(self) -> bool:
-        """Whether the workers run in the environment that launches them."""
-        return self.container is None and self.name == CURRENT
+    def is_elsewhere(self) -> bool:
+        """Whether a person, or `auto` in a plan, chose another environment than the one that launches."""
+        return self.container is not None or self.name not in (AUTO, CURRENT)
 
     @model_validator(mode="after")
     def _either_or(self) -> Self:
