@@ -67,15 +67,15 @@ def audit_settings(
 def ignored(findings: Sequence[Finding]) -> list[str]:
     """The changes that had no effect, as "path = value".
 
-    Where a field was "auto", one of its choices is what auto stands for, and changes nothing.
+    Where a field was unset or "auto", one value may be what that stands for, as long as another has an effect.
     """
+    effective = {finding.path for finding in findings if finding.effect is not Effect.IGNORED}
     without = [finding for finding in findings if finding.effect is Effect.IGNORED]
-    same_as_auto = {finding.path for finding in findings if finding.before == "auto"}
-    counts = Counter(finding.path for finding in without)
+    times = Counter(finding.path for finding in without)
     return [
         f"{finding.path} = {finding.value!r}"
         for finding in without
-        if finding.path not in same_as_auto or counts[finding.path] > 1
+        if finding.before not in (None, "auto") or finding.path not in effective or times[finding.path] > 1
     ]
 
 
