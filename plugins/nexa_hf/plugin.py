@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from nexa.hookspecs import hookimpl
-from nexa.specs import BackendSpec
+from nexa.specs import BackendSpec, RewardSpec
 from nexa_hf.backend import FACTORY
 from nexa_hf.methods import METHODS
+from nexa_hf.rewards.specs import REWARDS
 
 
 @hookimpl
@@ -23,3 +24,9 @@ def nexa_register_backends() -> Iterable[BackendSpec]:
             methods=tuple(METHODS),
         )
     ]
+
+
+@hookimpl
+def nexa_register_rewards() -> Iterable[RewardSpec]:
+    """Return rewards that a program verifies."""
+    return REWARDS
