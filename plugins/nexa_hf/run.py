@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pkgutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nexa.backend import RunResult, RunState

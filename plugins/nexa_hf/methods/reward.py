@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from nexa_hf.methods.base import Method, TrainingData
 from nexa_hf.methods.dpo import ANSWER_LAYOUTS
-from nexa_hf.methods.fields import DROPOUT, OFFLOAD, preference_refusals
 from nexa_hf.methods.language import TRAINING_ARGUMENTS, TRL_BASE
+from nexa_hf.methods.shared import DROPOUT, LENGTH, OFFLOAD, REFUSALS, sized
 
 if TYPE_CHECKING:
     from nexa.backend import PrepareProgress, Preview
@@ -64,12 +64,14 @@ REWARD = Method(
     preview=_preview,
     arguments={
         "preference.center_rewards": lambda recipe: {"center_rewards_coefficient": recipe.preference.center_rewards},
+        **LENGTH,
         **DROPOUT,
         **OFFLOAD,
     },
+    sized=sized,
     fixed=lambda recipe: {"prediction_loss_only": True},
     refusals={
-        **preference_refusals("reward"),
+        **REFUSALS,
         "samples.prompts": lambda recipe: "a reward model writes no text",
         "samples.max_new_tokens": lambda recipe: "a reward model writes no text",
     },
