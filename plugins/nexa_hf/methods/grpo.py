@@ -62,7 +62,10 @@ def _keywords(job: Job) -> Mapping[str, Any]:
     }
 
 
-def _count(inputs: Mapping[str, Any]) -> tuple[int, int]:
+def _count(inputs: Any) -> tuple[int, int]:
+    """Tokens of prompts and answers, and those of answers; none of prompts that are not answered yet."""
+    if not isinstance(inputs, Mapping):
+        return 0, 0
     answers = int(inputs["completion_mask"].sum())
     return int(inputs["prompt_mask"].sum()) + answers, answers
 
