@@ -5,6 +5,8 @@ from __future__ import annotations
 import pkgutil
 from typing import TYPE_CHECKING, Any
 
+import datasets
+
 from nexa.backend import RunResult, RunState
 from nexa.errors import UserError
 from nexa_hf.arguments import holds_out, training_arguments
@@ -34,6 +36,7 @@ def run_training(context: RunContext) -> RunResult:
     """Train as the recipe of `context` says; see `nexa.backend.Backend.run`."""
     recipe = recipe_from_document(dict(context.recipe))
     quiet_libraries()
+    datasets.disable_progress_bars()
     set_threads(recipe)
     with process_group(
         context.rank,
