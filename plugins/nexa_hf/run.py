@@ -142,7 +142,7 @@ def _total_steps(trainer: Any) -> int:
 def _announce(session: Session, trainer: Any) -> None:
     """Write what a person should know before the first step."""
     total, trained = session.job.model.parameter_counts()
-    kind = type(trainer).__mro__[2]
+    kind = next(each for each in type(trainer).__mro__ if not each.__module__.startswith("nexa_hf"))
     session.write(
         "message",
         level="info",

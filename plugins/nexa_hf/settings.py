@@ -11,6 +11,7 @@ from nexa.recipe.schema import Recipe
 from nexa_hf.arguments import holds_out, translations
 from nexa_hf.methods import METHODS, find_method
 from nexa_hf.methods.base import Refusal
+from nexa_hf.methods.users import unused_fields
 from nexa_hf.optimizers import OPTIMIZER_FIELDS, OPTIMIZERS, SCHEDULE_FIELDS, SCHEDULES
 from nexa_hf.options import hf_options
 from nexa_torch.architectures import ARCHITECTURES
@@ -31,7 +32,7 @@ def _answer(recipe: Recipe, path: str) -> SettingAnswer:
     except UserError:
         # An unknown method is told by the plan; its fields are answered as those of fine-tuning.
         method = METHODS["sft"]
-    refusals = {**REFUSALS, **method.refusals}
+    refusals = {**REFUSALS, **unused_fields(method.name), **method.refusals}
     known = (*HONOURED, *translations(method), *method.honoured, *NOTES)
     if path in refusals and (reason := refusals[path](recipe)) is not None:
         return SettingAnswer(path=path, answer=Answer.REFUSED, detail=reason)
