@@ -3,6 +3,9 @@
 import json
 
 import pytest
+
+from nexa.errors import DataError
+from nexa.recipe.schema import Recipe
 from nexa_hf.methods.dpo import load_pairs
 from nexa_hf.methods.grpo import load_prompts
 from nexa_hf.methods.kto import load_judged
@@ -11,9 +14,6 @@ from nexa_hf.preference_preview import preview_examples
 from nexa_torch.data.preferences import parse_examples
 from nexa_torch.data.readers import read_file
 from nexa_torch.data.streaming import silent
-
-from nexa.errors import DataError
-from nexa.recipe.schema import Recipe
 
 PAIR = {"prompt": "Name a colour.", "chosen": "Blue.", "rejected": "Seven."}
 ASKED = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a colour."}]

@@ -3,13 +3,13 @@
 import math
 
 import pytest
-from nexa_hf.rewards.verifiable import ExactAnswer, Format, Length, ValidJson
 
 from nexa.errors import PluginError, RewardError
 from nexa.recipe.sections.rollouts import RewardSection
 from nexa.reward import Completion, Reward
 from nexa.rewards import WeightedReward, load_rewards
 from nexa.testing.reward import RewardContract
+from nexa_hf.rewards.verifiable import ExactAnswer, Format, Length, ValidJson
 
 ASKED = [{"role": "user", "content": "What is 40 + 2?"}]
 
