@@ -1,4 +1,4 @@
-"""GRPO with a reference model that is given, an order of prompts that a resumed run continues, and a count of tokens."""
+"""GRPO with a reference model that is given, an order of prompts that a resumed run keeps, and a count of tokens."""
 
 from __future__ import annotations
 
