@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from nexa.recipe.schema import Recipe
     from nexa.recipe.sections.base import Section
 
+CORE_FIELDS = frozenset(
+    (
+        *("schema_version", "extends", "description", "tags", "method", "backend", "scheduler", "run.name", "meta"),
+        *(f"checkpointing.{key}" for key in ("keep_last", "keep_best", "monitor", "mode")),
+        *(f"cluster.{key}" for key in ("num_nodes", "gpus_per_node", "processes_per_node", "cpus_per_node")),
+        *(f"cluster.{key}" for key in ("memory_per_node", "time_limit", "stop_lead_seconds", "max_restarts")),
+        *("artifacts.store_uri", "artifacts.labels", "tracking.observers"),
+    )
+)
+"""Recipe fields that Nexa acts on itself, or hands to a scheduler, a store or an observer, whichever backend trains."""
 ABSENT = object()
 """Stands for the value of a field whose section is null."""
 

@@ -2,7 +2,9 @@
 
 from nexa.testing.backend import BackendContract
 from nexa.testing.distiller import DistillerContract
+from nexa.reward import Completion
 from nexa.testing.observer import ObserverContract
+from nexa.testing.reward import RewardContract
 from nexa.testing.scheduler import SchedulerContract
 from nexa.testing.task import TaskContract
 
@@ -23,6 +25,13 @@ class TestDistiller(DistillerContract):
 
 class TestObserver(ObserverContract):
     plugin_name = "echo-log"
+
+
+class TestReward(RewardContract):
+    plugin_name = "echo-words"
+    options = {"penalty": 0.5}
+    better = Completion(text="say it again", messages=[{"role": "user", "content": "say it again"}])
+    worse = Completion(text="no", messages=better.messages)
 
 
 class TestTask(TaskContract):
