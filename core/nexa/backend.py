@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nexa.errors import Problem
+    from nexa.generator import TextGenerator
     from nexa.recipe.schema import Recipe
     from nexa.worker.context import RunContext
     from nexa.worker.place import LauncherRanks
@@ -329,3 +330,7 @@ class Backend(ABC):
     def open_chat(self, checkpoint: Path) -> ChatSession:
         """Load a checkpoint folder for `nexa chat`; offered by backends with capability "chat"."""
         raise UserError(f"{type(self).__name__} can't talk to a checkpoint")
+
+    def open_generator(self, checkpoint: Path) -> TextGenerator:
+        """Load a checkpoint folder for `nexa serve`; offered by backends with capability "serve"."""
+        raise UserError(f"{type(self).__name__} can't serve a checkpoint")
