@@ -78,7 +78,7 @@ def mutations(recipe: Recipe, options: Mapping[str, type[BaseModel]] | None = No
 def _of_leaf(recipe: Recipe, path: str) -> Iterator[Mutation]:
     sections = _sections_on_the_way(recipe, path)
     for more in ({}, _SIZES):
-        base = _valid(recipe, {**sections, **more})
+        base = _valid(recipe, {**sections, **more}) if sections or more else recipe
         found = list(_of_base(base, path)) if base is not None else []
         if found:
             yield from found
@@ -87,16 +87,16 @@ def _of_leaf(recipe: Recipe, path: str) -> Iterator[Mutation]:
 
 def _of_base(base: Recipe, path: str) -> Iterator[Mutation]:
     """The field's other values in a recipe that has its section: every choice, else two where it is unset, else one."""
-    before = _value(base.document(), path)
+    before, companions = _value(base.document(), path), _COMPANIONS.get(path, {})
     annotation = _annotation(path)
     wanted = len(_choices(annotation)) or (2 if before is None else 1)
     used: list[Any] = [before]
     for value in (*_VALUES.get(path, ()), *_guesses(annotation, before)):
-        changed = _valid(base, {**_COMPANIONS.get(path, {}), path: value}) if value not in used else None
+        changed = _valid(base, {**companions, path: value}) if value not in used else None
         if changed is None:
             continue
         # The fields that must go with it are at rest in both recipes, where the schema lets them be.
-        settled = _valid(base, {**_COMPANIONS.get(path, {}), path: before}) or base
+        settled = (_valid(base, {**companions, path: before}) if companions else None) or base
         used.append(value)
         yield Mutation(path=path, before=before, value=value, base=settled, changed=changed)
         if len(used) > wanted:
