@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ import pytest
 from nexa.cli.main import main
 from nexa.scaffold.create import create_package, kinds
 
-NAMES = {kind: f"own-{kind.split('-')[-1]}" for kind in kinds()}
+NAMES = {**{kind: f"own-{kind.split('-')[-1]}" for kind in kinds()}, "backend": "counts"}
+"""Name of the package of each kind; the backend is the one that the tutorial builds."""
 
 
 def call(*command: str, cwd: Path, path: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -43,6 +45,12 @@ def installed(packages: Sequence[Path], tmp_path_factory: pytest.TempPathFactory
     answer = call("-m", "pip", "install", *options, "--target", str(site), *map(str, packages), cwd=site)
     assert answer.returncode == 0, answer.stderr
     return site
+
+
+@pytest.fixture(scope="module")
+def tutorial(pytestconfig: pytest.Config) -> str:
+    """The page that builds a backend."""
+    return (pytestconfig.rootpath / "docs" / "tutorial" / "write-a-backend.md").read_text(encoding="utf-8")
 
 
 def test_there_is_a_template_for_every_kind() -> None:
@@ -89,19 +97,29 @@ def test_types_are_right(packages: Sequence[Path], installed: Path, tmp_path: Pa
     assert answer.returncode == 0, answer.stdout
 
 
-def test_its_recipe_is_trained(installed: Path, tmp_path: Path) -> None:
+def test_the_tutorial_shows_the_package(packages: Sequence[Path], tutorial: str) -> None:
+    """Every Python block of the page is a part of the file named above it, and all parts together are the file."""
+    package = packages[list(NAMES).index("backend")]
+    shown: dict[str, str] = {}
+    for name, text in re.findall(r"^`(src/[\w/]+\.py)`:\n\n```python\n(.*?)^```", tutorial, re.MULTILINE | re.DOTALL):
+        assert text.rstrip() in (package / name).read_text(), name
+        shown[name] = shown.get(name, "") + text
+    assert set(shown) == {f"src/nexa_counts/{name}.py" for name in ("plugin", "options", "trainer", "backend")}
+    for name, text in shown.items():
+        assert text.split() == (package / name).read_text().split(), name
+
+
+def test_the_tutorials_recipe_is_trained(installed: Path, tutorial: str, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"text": "abab"}\n{"text": "ba"}\n')
-    (tmp_path / "mine.yaml").write_text(
-        f"method: sft\nbackend: {NAMES['backend']}\nmodel: {{name: byte-counts}}\ndata: {{remote_uri: rows.jsonl}}\n"
-        "training: {max_steps: 8}\n"
-    )
+    (recipe,) = re.findall(r"^```yaml\n(.*?)^```", tutorial, re.MULTILINE | re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(recipe)
     command = ("-m", "nexa.cli.main", "launch", "mine.yaml", "--json", "--follow")
     answer = call(*command, cwd=tmp_path, path=installed)
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["step"] == 8
     refused = call(*command, "optimizer.lr=1", cwd=tmp_path, path=installed)
     assert refused.returncode == 2
-    assert "own-backend has no such thing" in refused.stderr
+    assert refused.stderr.strip() in tutorial
 
 
 @pytest.mark.parametrize(
