@@ -52,6 +52,7 @@ def create_run(
 
     plan.require_startable()
     preflight(plan)
+    plan.environment.place_code()
     store = RunStore(plan.runs_dir)
     run = store.reserve(plan.run_name)
     try:

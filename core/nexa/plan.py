@@ -12,9 +12,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import nexa
 from nexa.backend import Resources
+from nexa.environments.containers import runtime_problems
 from nexa.errors import NexaError, Problem, RecipeError
 from nexa.nearby import nearby
+from nexa.recipe.sections.environment import AUTO
 from nexa.scheduler import Attempt
 from nexa.settings_report import SettingLine, refused_settings, settings_report
 from nexa.uris import absolute_uri, is_uri
@@ -22,7 +25,8 @@ from nexa.uris import absolute_uri, is_uri
 if TYPE_CHECKING:
     from nexa.backend import Backend, Estimate, LaunchSpec
     from nexa.batch import BatchPlan
-    from nexa.plugins import PluginHost
+    from nexa.environments.choose import Placement
+    from nexa.plugins import Kind, PluginHost
     from nexa.recipe.load import LoadedRecipe
     from nexa.recipe.schema import Recipe
     from nexa.scheduler import Scheduler, Submission
@@ -38,9 +42,9 @@ class Plan:
     """What a launch will do.
 
     backend, scheduler, store, observers: the chosen plugins' specs. store_uri: always with a scheme.
-    resources, batch, worker: machines, batch maths, and how a worker is started. estimate: formulas,
-    not measurements. settings: the backend's answer for every recipe field. obstacles: what stops this
-    plan from starting here and now, such as GPUs this machine lacks; empty when it can start.
+    resources, batch, environment, worker: machines, batch maths, where workers run and how one is started.
+    estimate: formulas, not measurements. settings: the backend's answer for every recipe field. obstacles: what
+    stops this plan from starting here and now, such as GPUs this machine lacks; empty when it can start.
     `scheduler_plugin` is the scheduler itself, which writes the submission of each attempt.
     """
 
@@ -55,6 +59,7 @@ class Plan:
     runs_dir: Path
     resources: Resources
     batch: BatchPlan
+    environment: Placement
     worker: LaunchSpec
     estimate: Estimate
     settings: Sequence[SettingLine]
@@ -98,19 +103,24 @@ class Plan:
 
         Above one node FIRST_NODE:PORT stands for the meeting point that only the allocation knows.
         """
-        from nexa.worker.command import worker_argv
+        from nexa.worker.command import worker_argv, worker_environment
+        from nexa.worker.container import contained
 
-        return worker_argv(
-            asdict(self.worker),
+        launch, several = asdict(self.worker), self.resources.num_nodes > 1
+        argv = worker_argv(
+            launch,
             attempt.run_dir,
             attempt.number,
             num_nodes=self.resources.num_nodes,
-            rendezvous=EXAMPLE_RENDEZVOUS if self.resources.num_nodes > 1 else None,
+            rendezvous=EXAMPLE_RENDEZVOUS if several else None,
         )
+        variables = worker_environment({}, launch, attempt.run_dir, attempt.number)
+        return contained(launch, argv, variables, attempt.run_dir, attempt.number, several_nodes=several)[0]
 
     def document(self) -> dict[str, Any]:
         """The plan as JSON values: what `plan.json` holds but for what each run adds to it."""
         return {
+            "nexa_version": nexa.__version__,
             "recipe": self.recipe.document(),
             "launch": asdict(self.worker),
             "resources": asdict(self.resources),
@@ -146,10 +156,13 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings, pla
     store_uri = absolute_uri(recipe.artifacts.store_uri or settings.store_uri, Path.cwd())
     resources = resources_of(recipe)
     lines = settings_report(recipe, backend.settings(recipe))
+    placement = _placement(recipe, backend_spec, host, settings, store_uri, placed=placed)
 
     problems = [
         *_method_problems(recipe, backend_spec, host),
-        *backend.check(recipe),
+        *placement.problems,
+        *runtime_problems(recipe, here=recipe.scheduler == "local"),
+        *backend.check(with_environment(recipe, placement)),
         *(() if placed else scheduler.check(recipe, resources)),
     ]
     # Who looked at a field itself knows better what is wrong with it.
@@ -161,7 +174,7 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings, pla
     if batch is None:
         raise RecipeError(obstacles)
     try:
-        worker = backend.plan(recipe, resources)
+        worker = placement.apply(backend.plan(recipe, resources), recipe, resources, store_uri)
         estimate = backend.estimate(recipe, resources)
     except NexaError:
         if obstacles:
@@ -179,12 +192,49 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings, pla
         runs_dir=settings.runs_dir,
         resources=resources,
         batch=batch,
+        environment=placement,
         worker=worker,
         estimate=estimate,
         settings=tuple(lines),
         obstacles=obstacles,
         scheduler_plugin=scheduler,
     )
+
+
+def _placement(
+    recipe: Recipe, spec: BackendSpec, host: PluginHost, settings: Settings, store_uri: str, *, placed: bool
+) -> Placement:
+    """Where the workers run; in this environment where they stand on their machines already."""
+    from nexa.environments.choose import Placement, WorkerCode, choose
+
+    if placed:
+        return Placement(kind="current", name="current")
+    task = host.task_of(spec.name, recipe.method)
+    chosen: list[tuple[Kind, str]] = [
+        ("backend", spec.name),
+        ("artifact-store", store_uri.partition(":")[0]),
+        *(("observer", name) for name in recipe.tracking.observers),
+    ]
+    specs: list[PluginSpec] = [host.spec(kind, name) for kind, name in chosen]
+    factories = [own.factory for own in specs] + ([task.factory, task.data_module] if task is not None else [])
+    distributions = [host.provider_of(kind, name).distribution for kind, name in chosen]
+    return choose(
+        recipe,
+        spec,
+        distribution=distributions[0],
+        root=settings.environments_dir,
+        make_code=lambda probes: WorkerCode.of(
+            settings.environments_dir, factories=factories, distributions=[*distributions, "nexa-train"], probes=probes
+        ),
+    )
+
+
+def with_environment(recipe: Recipe, placement: Placement) -> Recipe:
+    """The recipe with the environment that was chosen in place of `auto`, for a backend that looks at packages."""
+    if recipe.environment.name != AUTO or recipe.environment.container is not None:
+        return recipe
+    chosen = recipe.environment.model_copy(update={"name": placement.name})
+    return recipe.model_copy(update={"environment": chosen})
 
 
 def resources_of(recipe: Recipe) -> Resources:

@@ -154,6 +154,12 @@ def _deepspeed(recipe: Recipe) -> Iterator[Problem]:
             message="the package deepspeed is not installed",
             hint="type: pip install deepspeed, or drop hf.deepspeed",
         )
+    if not recipe.cluster.gpus_per_node:
+        yield Problem(
+            path="hf.deepspeed",
+            message="accelerate uses DeepSpeed on GPUs alone and cluster.gpus_per_node is 0",
+            hint="set cluster.gpus_per_node, or drop hf.deepspeed",
+        )
     if recipe.distributed.strategy == "fsdp":
         yield Problem(
             path="hf.deepspeed", message="DeepSpeed and fsdp both shard the model", hint="set distributed.strategy=auto"

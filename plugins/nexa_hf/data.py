@@ -47,7 +47,8 @@ def collate_rows(batch: Batch) -> dict[str, torch.Tensor]:
     """A microbatch as a causal language model of transformers takes it.
 
     int64 [rows, width]: input_ids; position_ids, which restart at each document and keep documents apart;
-    shift_labels, the token that each position predicts; labels, which the model wants before it computes a loss. token_count: tokens that are no padding.
+    shift_labels, the token that each position predicts; labels, which the model wants before it computes a loss.
+    token_count: tokens that are no padding.
     """
     tensors = collate(batch)
     return {

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from nexa.errors import NexaError, UserError
 from nexa.files import read_json
 from nexa.runs.store import SWEEPS_FOLDER, AttemptFolder
-from nexa.supervisor import supervisor_log
 from nexa_slurm.members import member_of
 from nexa_slurm.queue import QueuedEntry
 from nexa_slurm.submission import batch_argv, plan_submission, request_argv, run_id_of
@@ -68,6 +67,8 @@ def plan_array(array: JobArray) -> Submission:
 
 def write_members(array: JobArray) -> None:
     """Write what the array's tasks read. Raises UserError where Slurm could not use it."""
+    from nexa.supervisor import supervisor_log
+
     if any(ord(character) < 32 for character in str(array.folder)):
         raise UserError(
             f"Slurm can't name logs below {str(array.folder)!r}: there is a control character in it",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from nexa.recipe.sections.base import PATTERNS, Section
 
@@ -93,8 +93,6 @@ Names = Annotated[str, Field(pattern=_NAMES)]
 class ContainerOptions(Section):
     """Container that the workers run in; the supervisor stays outside."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
     runtime: Literal["apptainer", "pyxis"] = "apptainer"
     """apptainer starts one on each node; pyxis leaves it to the Slurm plugin of that name (srun --container-image)."""
     image: Line
@@ -115,8 +113,6 @@ class ContainerOptions(Section):
 
 class SlurmOptions(Section):
     """Section `slurm`."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     partition: Names | None = None
     """Partition, or several with commas between them. Default: the cluster's own."""

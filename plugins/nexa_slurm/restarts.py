@@ -13,7 +13,6 @@ from typing import Any
 
 from nexa.errors import NexaError, RunError
 from nexa.files import write_json_once
-from nexa.runs.actions import newest_checkpoint
 from nexa.runs.jobs import job_of, record_job
 from nexa.runs.store import AttemptFolder, Run
 from nexa.scheduler import Attempt, JobRef
@@ -78,6 +77,8 @@ def _restart(run: Run, latest: AttemptFolder, allocation: Allocation) -> int:
 
 def next_attempt(run: Run, allocation: Allocation, reason: str) -> Attempt:
     """Make the attempt that the job's next start is for, with this job as its job. Raises NexaError."""
+    from nexa.runs.actions import newest_checkpoint
+
     checkpoint = newest_checkpoint(run)
     number = max(folder.number for folder in run.attempts) + 1
     start = f"from {checkpoint}" if checkpoint else "from the beginning, since it has no checkpoint"
@@ -102,6 +103,8 @@ def job_ref(attempt: Attempt, allocation: Allocation) -> JobRef:
 
 def makes_no_progress(run: Run, attempt: AttemptFolder) -> bool:
     """Whether this attempt and the one before began at the same checkpoint, and there is still none newer."""
+    from nexa.runs.actions import newest_checkpoint
+
     before = AttemptFolder(run.path, attempt.number - 1)
     begins = [(folder.read("attempt") or {}).get("resume_from") for folder in (before, attempt)]
     return begins[0] is not None and begins[0] == begins[1] == newest_checkpoint(run)

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 _APPEAR_SECONDS = 15.0
 _CANCEL_SECONDS = 30.0
 _POLL_SECONDS = 0.2
+# Reasons of jobs that wait for `scontrol release`.
+_HELD = ("JobHeld", "JobHoldMaxRequeue", "launch_failed_requeued_held")
 
 
 class SlurmScheduler(Scheduler):
@@ -110,7 +112,7 @@ class SlurmScheduler(Scheduler):
 
         Raises NexaError with Slurm's words where it does not obey.
         """
-        folder = Path(job.details["run_dir"]) / "attempts" / str(job.details["attempt"])
+        folder = attempt_folder(job)
         if folder.is_dir():
             moment = time.time()
             # `keep` tells the supervisor that a job which ends now must not go back into the queue.
@@ -133,16 +135,19 @@ class SlurmScheduler(Scheduler):
             _record_unstarted(job, folder)
 
     def requeue(self, job: JobRef) -> None:
-        """Ask the running job to save and go back into the queue; release it where it is held.
+        """Leave a request that the job's supervisor obeys; release the job where it is held.
 
         Raises UserError for a job that has ended, NexaError with Slurm's words.
         """
         state, details = show_job(job.job_id)
+        request = attempt_folder(job) / "requeue"
         if state.startswith("PENDING"):
-            if details.get("Reason", "").startswith(("JobHeld", "JobHoldMaxRequeue", "launch_failed_requeued_held")):
+            # Where it is to go it is already; left there, the request would send its next start back at once.
+            request.unlink(missing_ok=True)
+            if details.get("Reason", "").startswith(_HELD):
                 run_slurm(["scontrol", "release", job.job_id])
-        elif state.startswith(("RUNNING", "SUSPENDED")):
-            run_slurm(["scancel", "--batch", "--signal=USR1", job.job_id])
+        elif state.startswith(("RUNNING", "SUSPENDED", "CONFIGURING")):
+            write_json_once(request, {"reason": "requeued", "requested_at": time.time()})
         else:
             raise UserError(
                 f"job {job.job_id} has ended ({state or 'Slurm no longer knows it'})", hint="continue it: nexa resume"
@@ -227,6 +232,11 @@ class SlurmScheduler(Scheduler):
             f"job {job.job_id} is still there {_CANCEL_SECONDS:g} s after scancel",
             hint=f"Slurm goes on trying; see: squeue -j {job.job_id}",
         )
+
+
+def attempt_folder(job: JobRef) -> Path:
+    """Folder of the attempt that a job is for."""
+    return Path(job.details["run_dir"]) / "attempts" / str(job.details["attempt"])
 
 
 def pending_reason(entry: QueuedEntry) -> str:

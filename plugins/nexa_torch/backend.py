@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nexa.backend import (
     Backend,
@@ -52,6 +52,12 @@ class TorchBackend(Backend):
         from nexa_torch.settings import answer_settings
 
         return answer_settings(recipe)
+
+    def effective(self, recipe: Recipe) -> Mapping[str, Any]:
+        """Return the recipe's fields that count, defaults filled in: the engine reads the recipe itself."""
+        from nexa_torch.effective import effective
+
+        return effective(recipe)
 
     def plan(self, recipe: Recipe, resources: Resources) -> LaunchSpec:
         """Workers run in this interpreter, one process per GPU or as many as the recipe says."""

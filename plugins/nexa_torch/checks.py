@@ -27,12 +27,9 @@ def find_problems(recipe: Recipe) -> list[Problem]:
     except (PluginError, ImportError, AttributeError) as error:
         hint = error.hint if isinstance(error, PluginError) else None
         return [Problem(path="method", message=str(error), hint=hint)]
-    of_task = (
-        (model_problems, data_problems, _stream, adapter_problems, _compile)
-        if LANGUAGE in task.capabilities
-        else (own,)
-    )
-    checks: tuple[_Check, ...] = (*of_task, _packages, _optimizer, _sharded, evaluation_problems, device_problems)
+    language = LANGUAGE in task.capabilities
+    of_text = (model_problems, data_problems, _stream, adapter_problems, _compile) if language else ()
+    checks: tuple[_Check, ...] = (*of_text, own, _packages, _optimizer, _sharded, evaluation_problems, device_problems)
     return [problem for check in checks for problem in check(recipe)]
 
 
@@ -94,12 +91,16 @@ def _stream(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _packages(recipe: Recipe) -> Iterator[Problem]:
-    for name in missing_packages():
-        yield Problem(path="backend", message=f"the torch backend needs the package {name}", hint=_INSTALL)
-    if recipe.model.name.endswith(".gguf") and missing_packages(["gguf"]):
+    """Packages that only some recipes need; the plan looks for those that all do."""
+    if recipe.model.name.endswith(".gguf") and _lacks(recipe, "gguf"):
         yield Problem(path="model.name", message="GGUF files need the package gguf", hint=_INSTALL)
-    if recipe.adapter is not None and missing_packages(["peft"]):
+    if recipe.adapter is not None and _lacks(recipe, "peft"):
         yield Problem(path="adapter", message="adapters need the package peft", hint=_INSTALL)
+
+
+def _lacks(recipe: Recipe, package: str) -> bool:
+    """Whether a package is missing where the workers run, as far as that is this environment."""
+    return not recipe.environment.is_elsewhere and bool(missing_packages([package]))
 
 
 def adapter_problems(recipe: Recipe) -> Iterator[Problem]:
@@ -107,7 +108,7 @@ def adapter_problems(recipe: Recipe) -> Iterator[Problem]:
         return
     if recipe.model.name in ARCHITECTURES:
         yield Problem(path="adapter", message="an adapter on random weights learns nothing", hint="leave adapter out")
-    if recipe.adapter.type == "qlora" and missing_packages(["bitsandbytes"]):
+    if recipe.adapter.type == "qlora" and _lacks(recipe, "bitsandbytes"):
         yield Problem(
             path="adapter.type",
             message="qlora needs the package bitsandbytes for its 4-bit weights",
@@ -134,7 +135,7 @@ def _optimizer(recipe: Recipe) -> Iterator[Problem]:
     if recipe.optimizer.name not in OPTIMIZERS:
         error = unknown_optimizer(recipe.optimizer.name)
         yield Problem(path="optimizer.name", message=error.message, hint=error.hint)
-    elif (missing := missing_package(recipe.optimizer.name)) is not None:
+    elif not recipe.environment.is_elsewhere and (missing := missing_package(recipe.optimizer.name)) is not None:
         yield Problem(path="optimizer.name", message=missing.message, hint=missing.hint)
     schedule = recipe.optimizer.scheduler
     if schedule.name not in SCHEDULES:

@@ -36,6 +36,8 @@ _LANGUAGE_KEYS = (
     "samples.*",
 )
 """What language models and text data alone have; another task heeds those that its spec names."""
+_METHOD_KEYS = ("distill.*",)
+"""What belongs to single methods: heeded by the tasks whose spec names it."""
 
 
 def answer_settings(recipe: Recipe) -> Sequence[SettingAnswer]:
@@ -66,7 +68,8 @@ def _task(recipe: Recipe) -> TaskSpec | None:
 
 def _task_refusal(task: TaskSpec, path: str) -> str | None:
     """Why a task does not heed a recipe key, None where it does."""
-    if LANGUAGE not in task.capabilities and _matches(path, _LANGUAGE_KEYS) and not _matches(path, task.honours):
+    asked = _METHOD_KEYS if LANGUAGE in task.capabilities else (*_METHOD_KEYS, *_LANGUAGE_KEYS)
+    if _matches(path, asked) and not _matches(path, task.honours):
         return f"task {task.name} has no such thing"
     return f"task {task.name} does not heed it" if _matches(path, task.refuses) else None
 

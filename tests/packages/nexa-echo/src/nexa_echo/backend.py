@@ -37,6 +37,8 @@ _HONOURED = (
     "artifacts.store_uri", "artifacts.labels", "tracking.observers", "checkpointing.keep_last", "plugin_options",
     "cluster.num_nodes", "cluster.processes_per_node", "cluster.cpus_per_node", "cluster.memory_per_node",
     "cluster.time_limit", "cluster.stop_lead_seconds", "cluster.max_restarts",
+    "environment.name", "environment.container", "environment.runtime", "environment.python", "environment.mounts",
+    "environment.shm_size", "environment.options",
     "model.name", "data.remote_uri", "data.dataset_version", "training.max_steps", "training.microbatch_size_per_gpu",
     "training.save_every_steps", "training.log_every_steps",
 )  # fmt: skip
