@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nexa.errors import Problem
+    from nexa.generator import TextGenerator
     from nexa.recipe.schema import Recipe
     from nexa.worker.context import RunContext
     from nexa.worker.place import LauncherRanks
@@ -250,6 +251,19 @@ class Backend(ABC):
         A refused field that the recipe sets away from its default stops the launch.
         """
 
+    def effective(self, recipe: Recipe) -> Mapping[str, Any]:
+        """Return the configuration that `run` trains by: what the trainer is given, by the trainer's own names.
+
+        JSON values, nested as the trainer likes, defaults filled in: the arguments of its constructors, its
+        configuration file, its command line. It is made by the functions that `run` itself uses, so that
+        the two can't differ, and without reading data or importing anything heavy. What Nexa acts on
+        itself (`nexa.settings_report.CORE_FIELDS`) need not be in it.
+
+        `nexa.testing.settings.SettingsContract` changes every recipe field in turn and wants this, or the answer
+        of `settings`, to change with it. Raises UserError for a recipe that the trainer can't take.
+        """
+        raise UserError(f"{type(self).__name__} does not show the configuration it trains by")
+
     @abstractmethod
     def plan(self, recipe: Recipe, resources: Resources) -> LaunchSpec:
         """Return how the workers are started. Pure: same input, same output, no side effect."""
@@ -257,6 +271,13 @@ class Backend(ABC):
     def estimate(self, recipe: Recipe, resources: Resources) -> Estimate:
         """Return what the run is expected to need; nothing known unless a backend says so."""
         return Estimate()
+
+    def explain(self, recipe: Recipe, run_dir: Path) -> str:
+        """Return the configuration that the trainer will be given, as text for `nexa launch --explain`.
+
+        run_dir: the run's folder, which need not exist. Empty where there is nothing to show beside the settings.
+        """
+        return ""
 
     @abstractmethod
     def preview(self, recipe: Recipe) -> Preview:
@@ -309,3 +330,7 @@ class Backend(ABC):
     def open_chat(self, checkpoint: Path) -> ChatSession:
         """Load a checkpoint folder for `nexa chat`; offered by backends with capability "chat"."""
         raise UserError(f"{type(self).__name__} can't talk to a checkpoint")
+
+    def open_generator(self, checkpoint: Path) -> TextGenerator:
+        """Load a checkpoint folder for `nexa serve`; offered by backends with capability "serve"."""
+        raise UserError(f"{type(self).__name__} can't serve a checkpoint")

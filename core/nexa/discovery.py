@@ -28,6 +28,7 @@ from nexa.specs import (
     ObserverSpec,
     PluginSpec,
     RecipeFolder,
+    RewardSpec,
     SchedulerSpec,
     TaskSpec,
 )
@@ -41,6 +42,7 @@ _HOOK_RESULTS: dict[str, type[PluginSpec] | type[RecipeFolder]] = {
     "nexa_register_distillers": DistillerSpec,
     "nexa_register_artifact_stores": ArtifactStoreSpec,
     "nexa_register_observers": ObserverSpec,
+    "nexa_register_rewards": RewardSpec,
     "nexa_register_recipe_folders": RecipeFolder,
 }
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")

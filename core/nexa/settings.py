@@ -19,8 +19,7 @@ from nexa.errors import UserError
 from nexa.uris import absolute_uri
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
-    from pydantic_settings import BaseSettings
+    from pydantic import BaseModel, ValidationError
 
 PROJECT_FILE = "nexa.toml"
 
@@ -61,6 +60,7 @@ class Settings:
 
 
 _NAMES = tuple(setting.name for setting in fields(Settings) if setting.name != "sources")
+_TEXTS = ("runs_dir", "store_uri", "scheduler")
 
 
 def get_settings() -> Settings:
@@ -129,17 +129,45 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 def _validate(layers: Mapping[str, dict[str, Any]], variables: Mapping[str, str]) -> dict[str, Any]:
     """The settings that are given somewhere, strongest layer first, with their types checked."""
+    given: dict[str, Any] = {}
+    for layer in (*reversed(list(layers.values())), _from_variables(variables)):
+        given = _merged(given, layer)
+    if all(name in _TEXTS and isinstance(value, str) for name, value in given.items()):
+        # Nothing to check, so that the library that checks need not be loaded.
+        return {name: Path(value) if name == "runs_dir" else value for name, value in given.items()}
     from pydantic import ValidationError
-    from pydantic_settings import SettingsError
 
     try:
-        model = _settings_model()(layers=list(layers.values()))
-    except SettingsError as error:
-        names = ", ".join(f"${variable}" for variable in variables.values())
-        raise UserError(f"settings can't be read from {names}: {error}", hint="NEXA_DEFAULTS holds JSON") from None
+        checked = _settings_model().model_validate(given)
     except ValidationError as error:
         raise UserError("\n".join(_explain(error, layers, variables))) from None
-    return {name: getattr(model, name) for name in model.model_fields_set}
+    return {name: getattr(checked, name) for name in checked.model_fields_set}
+
+
+def _from_variables(variables: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that variables give: text, or JSON for those that hold more than a text."""
+    import json
+
+    given = {name.upper(): value for name, value in os.environ.items()}
+    values: dict[str, Any] = {}
+    for name, variable in variables.items():
+        try:
+            values[name] = given[variable] if name in _TEXTS else json.loads(given[variable])
+        except ValueError as error:
+            raise UserError(
+                f"settings can't be read from ${variable}: {error}", hint=f"{variable} holds JSON"
+            ) from None
+    return values
+
+
+def _merged(weaker: Mapping[str, Any], stronger: Mapping[str, Any]) -> dict[str, Any]:
+    """One layer over another, tables key by key."""
+    tables = {
+        name: _merged(weaker[name], value)
+        for name, value in stronger.items()
+        if isinstance(value, dict) and isinstance(weaker.get(name), dict)
+    }
+    return {**weaker, **stronger, **tables}
 
 
 def _explain(
@@ -163,29 +191,11 @@ def _explain(
 
 
 @cache
-def _settings_model() -> type[BaseSettings]:
-    """The pydantic-settings model of `Settings`; made on demand, because its library loads slowly."""
-    from pydantic import create_model
-    from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
-
-    class LayeredSettings(BaseSettings):
-        """Environment first, then the files given as `layers`."""
-
-        model_config = SettingsConfigDict(env_prefix="NEXA_", env_ignore_empty=True, extra="forbid")
-
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            layers = init_settings()["layers"]
-            return (env_settings, *(InitSettingsSource(settings_cls, layer) for layer in layers))
+def _settings_model() -> type[BaseModel]:
+    """`Settings` as a model that checks types and refuses unknown names; made on demand: pydantic loads slowly."""
+    from pydantic import ConfigDict, create_model
 
     types = get_type_hints(Settings)
     defaults = Settings()
     definitions: dict[str, Any] = {name: (types[name], getattr(defaults, name)) for name in _NAMES}
-    return create_model("SettingsModel", __base__=LayeredSettings, **definitions)
+    return create_model("SettingsModel", __config__=ConfigDict(extra="forbid"), **definitions)

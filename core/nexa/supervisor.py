@@ -1,7 +1,7 @@
 """`python -m nexa.supervisor [--detach] RUN_DIR ATTEMPT`: starts an attempt's workers and records their end.
 
 A supervisor outlives the terminal that started it. SIGTERM asks the workers to stop at a checkpoint;
-how the attempt ended is written once, to exit.json. Standard library only, but for structlog.
+how the attempt ended is written once, to exit.json. Standard library only.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ from nexa.worker.command import worker_argv, worker_environment
 from nexa.worker.container import FAILED_TO_START, contained
 from nexa.worker.identity import ProcessIdentity
 from nexa.worker.output import redirect_to
-from nexa.worker.place import WorkerPlace
+from nexa.worker.place import WorkerPlace, read_plan
 from nexa.worker.processes import end_processes
-from nexa.worker.session import read_plan
 
 # Workers whose starter was killed get this long to save a checkpoint before they are killed too.
 ORPHAN_GRACE_SECONDS = 30.0
@@ -49,7 +48,7 @@ _log = logging.getLogger("nexa.supervisor")
 class Supervisor:
     """Starts the workers of one attempt on this machine and waits for their end.
 
-    A scheduler's own supervisor overrides `command`, `stop_reason`, `time_limit` and `conclude`.
+    A scheduler's own supervisor overrides `command`, `stop_reason`, `time_limit`, `attend` and `conclude`.
     """
 
     def __init__(self, place: WorkerPlace) -> None:
@@ -114,6 +113,10 @@ class Supervisor:
         limit = float(seconds_of(cluster["time_limit"]))
         return limit - float(cluster["stop_lead_seconds"]), limit
 
+    def attend(self) -> float:
+        """Do what requests in the attempt's folder ask for; return seconds until the next look at them."""
+        return 60.0
+
     def conclude(self, code: int) -> tuple[str, str]:
         """State and reason of the attempt whose workers ended with `code` (negative for a signal)."""
         return conclude(self.place.attempt_dir, code, self.log_tail(), launch=self.plan["launch"])
@@ -137,7 +140,7 @@ class Supervisor:
             if self._signal is not None:
                 name, self._signal = self._signal, None
                 self.request_stop(self.stop_reason(name))
-            patience = 60.0
+            patience = self.attend()
             if limit is not None:
                 patience = min(patience, self._keep_limit(*limit, time.monotonic() - begun))
             select.select([self._wake_reader], [], [], patience)
@@ -303,7 +306,8 @@ def prepare(
     """
     try:
         redirect_to(supervisor_log(place.run_dir, place.attempt))
-        configure_logging(sys.stderr, run_id=place.run_dir.name, attempt=place.attempt, rank="supervisor")
+        bound: dict[str, Any] = {"run_id": place.run_dir.name, "attempt": place.attempt, "rank": "supervisor"}
+        configure_logging(sys.stderr, **bound, libraries=False)
         try:
             supervisor = make(place)
         except OSError as error:

@@ -46,6 +46,8 @@ _SLURM_WORDS = re.compile(
     re.MULTILINE,
 )
 _TAIL_BYTES = 16384
+# Requests come as files, which every file system and any part of a job array can carry.
+_ATTEND_SECONDS = 1.0
 
 _log = logging.getLogger("nexa.slurm")
 
@@ -72,6 +74,14 @@ class SlurmSupervisor(Supervisor):
     def time_limit(self) -> None:
         """Slurm keeps the limit, and tells in time by SIGUSR1."""
         return
+
+    def attend(self) -> float:
+        """Stop the workers where a requeue is asked for; `conclude` then puts the job back."""
+        request = self.attempt.requested("requeue")
+        if request is None:
+            return _ATTEND_SECONDS
+        self.request_stop(str(request["reason"]))
+        return super().attend()
 
     def stop_reason(self, signal_name: str) -> str:
         """Why Slurm sent the signal."""

@@ -45,6 +45,7 @@ def srun_argv(plan: Mapping[str, Any], place: WorkerPlace, allocation: Allocatio
 def node_argv(plan: Mapping[str, Any], place: WorkerPlace, *, node: int, num_nodes: int, rendezvous: str) -> list[str]:
     """Return the command that one node's task becomes: its workers, or the container that holds them."""
     launch = dict(plan["launch"])
+    launch["python"] = _options(plan).get("python") or launch["python"]
     container = _options(plan).get("container")
     if container is not None:
         launch["python"] = container["python"]

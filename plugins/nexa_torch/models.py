@@ -227,10 +227,16 @@ def _first_line(error: BaseException) -> str:
 
 
 def apply_lora(
-    model: LanguageModel, section: AdapterSection, *, seed: int, revision: str | None = None
+    model: LanguageModel,
+    section: AdapterSection,
+    *,
+    seed: int,
+    revision: str | None = None,
+    task: str = "CAUSAL_LM",
 ) -> LanguageModel:
     """Freeze the model and add LoRA layers to it, in place; returns the same model.
 
+    task: what PEFT records that the model does; of "SEQ_CLS" the output head is trained whole.
     Raises UserError when no layer has one of the names in target_modules.
     """
     from peft import LoraConfig, get_peft_model
@@ -243,7 +249,7 @@ def apply_lora(
         lora_alpha=section.alpha,
         lora_dropout=section.dropout,
         target_modules=targets,
-        task_type="CAUSAL_LM",
+        task_type=task,
         revision=revision,
     )
     torch.manual_seed(seed)

@@ -55,7 +55,11 @@ COMMANDS: dict[str, CommandEntry] = {
     "doctor": CommandEntry("nexa.cli.doctor:command", "Check this machine and say what to install.", "Prepare"),
     "artifacts": CommandEntry("nexa.cli.artifacts:command", "List, verify and clean up checkpoints.", "Use"),
     "chat": CommandEntry("nexa.cli.chat:command", "Talk to a checkpoint.", "Use"),
+    "serve": CommandEntry("nexa.cli.serve:command", "Serve a checkpoint to clients of the OpenAI API.", "Use"),
     "generate": CommandEntry("nexa.cli.generate:command", "Continue a text with a checkpoint.", "Use"),
+    "conformance": CommandEntry(
+        "nexa.cli.conformance:command", "Compare a backend with a reference, check by check.", "Extend"
+    ),
 }
 """Every command, in the order of the help page."""
 

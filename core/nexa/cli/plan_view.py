@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from typing import TYPE_CHECKING
 
 from nexa import units
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from nexa.scheduler import Submission
 
 _LABEL_WIDTH = 12
+_WIDTH = 118
 _MAX_ROWS = 2
 _MAX_TOKENS = 400
 
@@ -25,14 +27,30 @@ def plan_text(plan: Plan) -> str:
     """The plan in aligned lines: what is trained, in which batches, and what it is expected to need."""
     lines = [f"Plan for {plan.run_name} ({plan.recipe_path})"]
     lines += [f"  {label:<{_LABEL_WIDTH}}{text}" for label, text in plan_facts(plan)]
-    translated = [line for line in plan.settings if line.answer is Answer.TRANSLATED]
-    if translated:
-        lines.append(f"Settings that backend {plan.backend.name!r} translates")
-        lines += [f"  {line.path} = {line.value}  →  {line.detail}" for line in translated]
+    lines += _settings(plan)
     if plan.estimate.notes:
         lines.append("The estimates assume")
         lines += [f"  {note}" for note in plan.estimate.notes]
     return sanitize("\n".join(lines))
+
+
+def _settings(plan: Plan) -> Iterator[str]:
+    """What the backend does not plainly honour: a table of path, answer and detail, then what is refused and unset."""
+    told = [
+        line
+        for line in plan.settings
+        if line.answer is Answer.TRANSLATED or (line.answer is Answer.REFUSED and line.is_set)
+    ]
+    unset = [line.path for line in plan.settings if line.answer is Answer.REFUSED and not line.is_set]
+    if told or unset:
+        yield f"Settings that backend {plan.backend.name!r} does not plainly honour"
+    paths = [f"{line.path} = {line.value}" for line in told]
+    width = max(map(len, paths), default=0)
+    for path, line in zip(paths, told, strict=True):
+        yield f"  {path:<{width}}  {line.answer:<10}  {line.detail}"
+    if unset:
+        text = f"refused here, and not set: {', '.join(unset)} (why: --json)"
+        yield from textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
 
 
 def plan_facts(plan: Plan) -> Iterator[tuple[str, str]]:

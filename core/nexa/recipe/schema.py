@@ -14,6 +14,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from nexa.recipe.sections.base import Section
 from nexa.recipe.sections.data import DataSection
+from nexa.recipe.sections.distill import DistillSection
 from nexa.recipe.sections.environment import EnvironmentSection
 from nexa.recipe.sections.machines import ClusterSection, DistributedSection
 from nexa.recipe.sections.model import AdapterSection, ModelSection
@@ -25,6 +26,8 @@ from nexa.recipe.sections.outputs import (
     SamplesSection,
     TrackingSection,
 )
+from nexa.recipe.sections.preference import PreferenceSection
+from nexa.recipe.sections.rollouts import RolloutsSection
 from nexa.recipe.sections.training import TrainingSection
 
 _NAMED_SECTIONS = {"distributed": "strategy", "environment": "name"}
@@ -42,7 +45,7 @@ class Recipe(Section):
     tags: list[str] = []
     """Words to find the recipe by."""
     method: str
-    """What is done: pretrain, sft, or another method of the backend."""
+    """What is done: pretrain, sft, dpo, kto, orpo, reward, grpo, or another method of the backend."""
     backend: str = "torch"
     """Trainer plugin."""
     scheduler: str = "local"
@@ -55,6 +58,9 @@ class Recipe(Section):
     optimizer: OptimizerSection = OptimizerSection()
     adapter: AdapterSection | None = None
     """Train an adapter. Default: train all weights."""
+    preference: PreferenceSection = PreferenceSection()
+    rollouts: RolloutsSection = RolloutsSection()
+    distill: DistillSection = DistillSection()
     checkpointing: CheckpointingSection = CheckpointingSection()
     samples: SamplesSection = SamplesSection()
     cluster: ClusterSection = ClusterSection()

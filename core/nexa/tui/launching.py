@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nexa.errors import NexaError, Problem, RecipeError
@@ -85,3 +86,11 @@ def launch_form(form: RecipeForm, services: Services) -> Run:
     plan.require_startable()
     with defects_told():
         return services.launch(plan, shlex.split(form.command()))
+
+
+def save_form(form: RecipeForm, name: str) -> Path:
+    """Write what a form holds as a new recipe file, comments kept; see `write_recipe`. Raises NexaError."""
+    from nexa.recipe.create import write_recipe
+
+    with defects_told():
+        return write_recipe(name, form.path, form.yaml())

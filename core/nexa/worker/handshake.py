@@ -14,8 +14,7 @@ from nexa.errors import NexaError, UserError, WorkerError
 from nexa.files import ReservedFile
 from nexa.logs import configure_logging
 from nexa.worker.failure import report_failure, reserve_error_file
-from nexa.worker.place import WorkerPlace
-from nexa.worker.session import read_plan
+from nexa.worker.place import WorkerPlace, read_plan
 
 
 def shake_hands(argv: Sequence[str]) -> int:

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import nexa
@@ -26,31 +25,16 @@ from nexa.worker.identity import ProcessIdentity
 from nexa.worker.loading import create
 from nexa.worker.meters import Meters, own_gpu
 from nexa.worker.observers import Observers
-from nexa.worker.place import WorkerPlace, plan_path
+from nexa.worker.place import PLAN_SCHEMA, WorkerPlace, read_plan
 from nexa.worker.retention import Retention
 from nexa.worker.stop import StopRequests
 
-PLAN_SCHEMA = 1
 HEARTBEAT_SECONDS = 10.0
 
 Train = Callable[[RunContext], RunResult]
 """What a worker does with its run: `Backend.run`, or a function in its place."""
 
 _log = logging.getLogger("nexa.worker")
-
-
-def read_plan(run_dir: Path, attempt: int) -> dict[str, Any]:
-    """Return the plan that an attempt of a run follows. Raises WorkerError when this Nexa can't read it."""
-    path = plan_path(run_dir, attempt)
-    plan = read_json(path)
-    if plan is None:
-        raise WorkerError(f"{path} is missing or damaged")
-    if plan.get("schema") != PLAN_SCHEMA:
-        raise WorkerError(
-            f"the plan has format {plan.get('schema')}, the worker's Nexa reads {PLAN_SCHEMA}",
-            hint="install the same nexa-train in the worker's environment as on the launching machine",
-        )
-    return plan
 
 
 class Heartbeat(threading.Thread):
