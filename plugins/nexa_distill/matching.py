@@ -43,7 +43,9 @@ def open_matching(recipe: Recipe, data: PreparedData) -> DistilledDataset:
     if captured["sha256"] != own["sha256"]:
         raise UserError(f"{dataset.path} was captured with another tokenizer of the same size", hint=_CAPTURE_AGAIN)
     # Rows of another length are other pieces of the same documents; whether all are there is seen below.
-    changed = _changed(dataset.index["data"], data_identity(recipe, data), ignored={"row_length", "documents", "format"})
+    changed = _changed(
+        dataset.index["data"], data_identity(recipe, data), ignored={"row_length", "documents", "format"}
+    )
     if changed:
         raise UserError(f"{dataset.path} was captured over other data: {changed}", hint=_CAPTURE_AGAIN)
     require_whole(dataset, HashMemory(data_cache(recipe.data)).of_file)
