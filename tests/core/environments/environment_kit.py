@@ -57,7 +57,7 @@ class Nexa:
     def __call__(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run one command to its end."""
         return subprocess.run(
-            [sys.executable, "-m", "nexa.cli.main", *words],
+            [sys.executable, "-P", "-m", "nexa.cli.main", *words],
             cwd=self.folder,
             env={**self.variables, **variables},
             capture_output=True,

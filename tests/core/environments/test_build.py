@@ -105,7 +105,7 @@ def test_a_pin_that_cannot_be_met_is_named_with_who_asks(make, tmp_path, require
 def test_no_network_is_told_as_such(make, monkeypatch):
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_INDEX_URL", "https://127.0.0.1:9/simple")
-    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("PIP_RETRIES", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     with pytest.raises(UserError, match="the package index can't be reached"):
         make(needs("tiny"), sources=Sources())
