@@ -36,6 +36,7 @@ from nexa_distill.sampling import Quality, record, uniform
 from nexa_distill.shards import Pieces, write_shard
 from nexa_distill.teacher import load_teacher, predict, processes_that_fit
 from nexa_torch.data.store import TokenStore
+from nexa_torch.models import quiet_libraries
 
 if TYPE_CHECKING:
     from nexa_torch.models import LanguageModel
@@ -135,6 +136,7 @@ def _capture_shards(
     gpus: int,
     report: Callable[[str, int, int | None], None],
 ) -> None:
+    quiet_libraries()
     total = sum(shard.tokens for shard in shards)
     report("loading teacher", 0, total)
     if processes == 1:
@@ -188,6 +190,7 @@ _worker: dict[str, Any] = {}
 
 def _begin_worker(plan: CapturePlan, folder: Path, tokens: Any, turns: Any, gpus: int, parent: int) -> None:
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    quiet_libraries()
     with turns.get_lock():
         turn = turns.value
         turns.value += 1

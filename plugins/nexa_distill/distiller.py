@@ -61,9 +61,7 @@ class LogitDistiller(Distiller):
         )
         return index or output_dir / INDEX
 
-    def _plan(
-        self, recipe: Recipe, on_progress: Callable[[str, int, int | None], None] | None = None
-    ) -> CapturePlan:
+    def _plan(self, recipe: Recipe, on_progress: Callable[[str, int, int | None], None] | None = None) -> CapturePlan:
         from nexa_distill.plan import make_plan
 
         return make_plan(recipe, gpus=_gpus(recipe), on_progress=on_progress)

@@ -98,9 +98,7 @@ def make_plan(recipe: Recipe, *, gpus: int = 0, on_progress: PrepareProgress | N
     require_vocabulary(len(data.tokenizer))
     require_same_tokens(teacher, data.tokenizer)
     capture = recipe.distill.capture
-    spec = RecordSpec.of(
-        capture.record, draws=capture.draws, head=capture.head, temperature=recipe.distill.temperature
-    )
+    spec = RecordSpec.of(capture.record, draws=capture.draws, head=capture.head, temperature=recipe.distill.temperature)
     forward_tokens = capture.forward_tokens or (GPU_FORWARD_TOKENS if gpus else None)
     rows = data.train
     assert not isinstance(rows, str) and isinstance(rows.source, TokenStore)  # type: ignore[union-attr]

@@ -9,7 +9,7 @@ from nexa.backend import Answer, SettingAnswer
 from nexa.errors import UserError
 from nexa.recipe.schema import Recipe
 from nexa_hf.arguments import holds_out, translations
-from nexa_hf.methods import METHODS, find_method
+from nexa_hf.methods import find_method
 from nexa_hf.methods.base import Refusal
 from nexa_hf.methods.users import unused_fields
 from nexa_hf.optimizers import OPTIMIZER_FIELDS, OPTIMIZERS, SCHEDULE_FIELDS, SCHEDULES
@@ -31,13 +31,15 @@ def _answer(recipe: Recipe, path: str) -> SettingAnswer:
         method = find_method(recipe.method)
     except UserError:
         # An unknown method is told by the plan; its fields are answered as those of fine-tuning.
-        method = METHODS["sft"]
+        method = find_method("sft")
     refusals = {**REFUSALS, **unused_fields(method.name), **method.refusals}
     known = (*HONOURED, *translations(method), *method.honoured, *NOTES)
     if path in refusals and (reason := refusals[path](recipe)) is not None:
         return SettingAnswer(path=path, answer=Answer.REFUSED, detail=reason)
     if not _matches(path, (*known, *refusals)):
-        return SettingAnswer(path=path, answer=Answer.REFUSED, detail=f"backend hf has no such thing; {_OWN_ENGINE}")
+        return SettingAnswer(
+            path=path, answer=Answer.REFUSED, detail=f"method {method.name} of backend hf heeds no such field"
+        )
     arguments = translations(method).get(path, _nothing)(recipe)
     note = {**NOTES, **method.notes}.get(path, _no_note)(recipe)
     said = [*(f"{name}={_shown(value)}" for name, value in arguments.items()), *([note] if note else [])]
@@ -81,6 +83,7 @@ HONOURED = (
     "checkpointing.*",
     "samples.*",
     "cluster.*",
+    "environment.*",
     "artifacts.*",
     "tracking.*",
 )

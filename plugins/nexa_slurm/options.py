@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from nexa.recipe.sections.base import PATTERNS, Section
+from nexa.recipe.sections.base import PATTERNS, PositiveInt, Section
 
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,254}$"
 _NAMES = r"^[A-Za-z0-9_][A-Za-z0-9_.@+-]*(,[A-Za-z0-9_][A-Za-z0-9_.@+-]*){0,63}$"
@@ -21,6 +21,8 @@ _MODULE = r"^[A-Za-z0-9_][A-Za-z0-9_./+-]{0,254}$"
 _VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]{0,254}$"
 _HOST = r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,63}@)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}$"
 _FOLDER = r"^/[^\x00-\x1f\x7f-\x9f:]{0,1000}$"
+_WORD = r"^[^-]"
+_MOUNT = r"^/[^\x00-\x1f\x7f-\x9f:,]*(:/[^\x00-\x1f\x7f-\x9f:,]*(:(ro|rw))?)?$"
 _OPTION = r"^--[a-z][a-z0-9-]*(=[^\x00-\x1f\x7f-\x9f]{0,1000})?$"
 PATTERNS.update(
     {
@@ -33,6 +35,8 @@ PATTERNS.update(
         _VARIABLE: "a variable's name",
         _HOST: "a login node such as login1 or me@login.example.org",
         _FOLDER: "a folder's absolute path, without colons",
+        _WORD: "a path or a name, not beginning with a dash",
+        _MOUNT: "a folder such as /data or /data:/inside:ro, without commas",
         _OPTION: "an option of sbatch such as --hint=nomultithread, without control characters",
     }
 )
@@ -89,6 +93,9 @@ def _allowed_option(option: str) -> str:
 
 Line = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_without_control_characters)]
 Value = Annotated[str, AfterValidator(_without_control_characters)]
+# A word that begins with a dash would be an option of the command it is given to.
+Word = Annotated[str, Field(min_length=1, max_length=4096, pattern=_WORD), AfterValidator(_without_control_characters)]
+Mount = Annotated[str, Field(pattern=_MOUNT)]
 Variable = Annotated[str, Field(pattern=_VARIABLE)]
 Name = Annotated[str, Field(pattern=_NAME)]
 Names = Annotated[str, Field(pattern=_NAMES)]
@@ -99,11 +106,12 @@ class ContainerOptions(Section):
 
     runtime: Literal["apptainer", "pyxis"] = "apptainer"
     """apptainer starts one on each node; pyxis leaves it to the Slurm plugin of that name (srun --container-image)."""
-    image: Line
+    image: Word
     """Image file, or a name that the runtime can fetch."""
-    mounts: list[Line] = []
-    """Folders seen inside, as SOURCE or SOURCE:TARGET[:ro]; the run folder and a local artifact store always are."""
-    python: Line = "python3"
+    mounts: list[Mount] = []
+    """Folders seen inside, as SOURCE or SOURCE:TARGET[:ro|rw], absolute; the run folder and a local artifact store
+    always are."""
+    python: Word = "python3"
     """Interpreter inside the container; it needs nexa-train and the backend's libraries."""
     options: list[Annotated[str, Field(pattern=_OPTION)]] = []
     """Further options of `apptainer exec`. Only with apptainer."""
@@ -126,8 +134,11 @@ class SlurmOptions(Section):
     code_folder: Annotated[str, Field(pattern=_FOLDER)] | None = None
     """Folder of the cluster that this machine's Nexa and plugins are copied to, once for each version of them.
     Default: the cluster sees them where they are. Only with `host`."""
-    python: Line | None = None
+    python: Word | None = None
     """Interpreter on the cluster's nodes. Default: the one that launches, by its path."""
+    node_start_seconds: PositiveInt = 180
+    """Seconds within which every node of a job must have shown that it starts; else the run fails and names those that
+    did not. Pyxis fetches the image within them."""
     partition: Names | None = None
     """Partition, or several with commas between them. Default: the cluster's own."""
     account: Name | None = None

@@ -64,6 +64,7 @@ def plan_facts(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "parameters", f"{_count(estimate.parameters)}{share} (estimate)"
     version = f", version {recipe.data.dataset_version}" if recipe.data.dataset_version else ""
     yield "data", recipe.data.remote_uri + version
+    yield "environment", _environment(plan)
     devices = f"{_plural(resources.gpus_per_node, 'GPU')} each" if resources.gpus_per_node else "CPU only"
     yield "machines", f"{_plural(resources.num_nodes, 'node')}, {devices}"
     yield (
@@ -78,6 +79,19 @@ def plan_facts(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "checkpoints", _checkpoints(plan)
     if plan.observers:
         yield "observers", ", ".join(spec.name for spec in plan.observers)
+
+
+def _environment(plan: Plan) -> str:
+    """Where the workers run, and why not elsewhere or what does not fit."""
+    chosen = plan.environment
+    facts = [
+        *([f"Python {chosen.version}"] if chosen.version else []),
+        *([_plural(chosen.packages, "package")] if chosen.packages is not None else []),
+        *([chosen.digest[:12]] if chosen.digest else []),
+    ]
+    what = {"container": f"container {chosen.name}", "current": "current"}.get(chosen.kind, chosen.name)
+    details = f" ({', '.join(facts)})" if facts else ""
+    return "; ".join([what + details, *chosen.reasons])
 
 
 def _length(plan: Plan) -> str:
@@ -102,7 +116,8 @@ def commands_text(plan: Plan, submission: Submission, worker_argv: Sequence[str]
     if submission.script is not None:
         lines += ["with the script", *(f"  {line}" for line in submission.script.splitlines())]
     lines += ["which starts the workers", f"  {shlex.join(worker_argv)}"]
-    lines += [f"  {name}={shlex.quote(value)}" for name, value in sorted(plan.worker.env.items())]
+    variables = {**plan.worker.env, **({"PYTHONPATH": plan.worker.code} if plan.worker.code else {})}
+    lines += [f"  {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
     lines += [f"Note: {note}" for note in submission.notes]
     return sanitize("\n".join(lines))
 

@@ -1,13 +1,13 @@
-"""The Hugging Face backend passes the tests that every backend must pass."""
+"""The Hugging Face backend keeps the contract of a backend."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+import pytest
 
 from nexa.testing.backend import BackendContract
 
+pytest.importorskip("trl")
 
-class TestHfBackend(BackendContract):
-    """Fine-tuning of the tiny model with TRL."""
 
-    plugin_name: ClassVar[str] = "hf"
+class TestHf(BackendContract):
+    plugin_name = "hf"
