@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nexa.backend import (
     Backend,
@@ -55,6 +55,12 @@ class HfBackend(Backend):
         from nexa_hf.settings import answer_settings
 
         return answer_settings(recipe)
+
+    def effective(self, recipe: Recipe) -> Mapping[str, Any]:
+        """Return the arguments of transformers and TRL as the worker makes them, and what Nexa heeds beside them."""
+        from nexa_hf.effective import effective
+
+        return effective(recipe)
 
     def plan(self, recipe: Recipe, resources: Resources) -> LaunchSpec:
         """Workers run in this interpreter, one process per GPU or as many as the recipe says."""
