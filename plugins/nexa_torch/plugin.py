@@ -19,11 +19,7 @@ def nexa_register_backends() -> Iterable[BackendSpec]:
             summary="Nexa's own PyTorch engine: language models, and any task that a plugin brings",
             factory=FACTORY,
             options_model="nexa_torch.options:TorchOptions",
-<<<<<<< HEAD
-            capabilities=frozenset({"chat", "estimate", "prepare", "resume", "serve"}),
-=======
-            capabilities=frozenset({"chat", "estimate", "language-model", "prepare", "resume"}),
->>>>>>> lead
+            capabilities=frozenset({"chat", "estimate", "language-model", "prepare", "resume", "serve"}),
             methods=tuple(TASKS),
             requirements=("nexa-train[torch]",),
             probes=("torch", "transformers", "safetensors", "numpy"),
