@@ -203,10 +203,10 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def owners(recipe: Recipe, method: Method) -> dict[str, str]:
     """Which recipe field stands for each argument, and what to do about those that Nexa sets itself."""
-    owned = {name: f"not in the recipe: {reason}" for name, reason in NEXA_OWN.items()}
+    owned = dict(NEXA_OWN)
     for path, translate in translations(method).items():
         owned |= {name.partition(".")[0]: f"set {path}" for name in _possible(path, translate(recipe))}
-    return owned
+    return {**dict.fromkeys(method.fixed(recipe), f"method {method.name} sets it"), **owned}
 
 
 _OFTEN_EMPTY: Mapping[str, tuple[str, ...]] = {

@@ -30,8 +30,15 @@ if TYPE_CHECKING:
     from nexa.worker.place import LauncherRanks
 
 FACTORY = "nexa_hf.backend:HfBackend"
-ENVIRONMENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
-"""Nothing is reported to anyone, and tokenizers don't start threads before loader processes are forked."""
+ENVIRONMENT = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+}
+"""Nothing is reported to anyone, tokenizers don't start threads before loader processes are forked, and logs hold no
+progress bars and no notes on where TRL keeps a trainer."""
 
 
 class HfBackend(Backend):

@@ -12,7 +12,7 @@ from nexa.errors import Problem, UserError
 from nexa.recipe.schema import Recipe
 from nexa_hf.arguments import holds_out, owners
 from nexa_hf.fields import argument_names
-from nexa_hf.methods import METHODS, find_method
+from nexa_hf.methods import find_method
 from nexa_hf.optimizers import OPTIMIZERS, SCHEDULES
 from nexa_hf.options import hf_options
 from nexa_hf.versions import package_problems
@@ -38,14 +38,15 @@ def find_problems(recipe: Recipe) -> list[Problem]:
         _schedule,
         torch_checks.evaluation_problems,
         _arguments,
+        _fsdp,
         _deepspeed,
         method.check,
     )
     return [problem for check in checks for problem in check(recipe)]
 
 
-def _packages(recipe: Recipe) -> Iterator[Problem]:
-    return package_problems()
+def _packages(recipe: Recipe) -> Iterable[Problem]:
+    return () if recipe.environment.is_elsewhere else package_problems()
 
 
 def _quantized(recipe: Recipe) -> Iterator[Problem]:
@@ -82,7 +83,11 @@ def _optimizer(recipe: Recipe) -> Iterator[Problem]:
     if choice is None:
         yield _unknown("optimizer.name", "optimizer", name, OPTIMIZERS)
         return
-    if choice.package is not None and importlib.util.find_spec(choice.package) is None:
+    if (
+        choice.package is not None
+        and not recipe.environment.is_elsewhere
+        and importlib.util.find_spec(choice.package) is None
+    ):
         yield Problem(
             path="optimizer.name",
             message=f"optimizer {name!r} needs the package {choice.package}",
@@ -127,7 +132,7 @@ def _arguments(recipe: Recipe) -> Iterator[Problem]:
     given = hf_options(recipe).arguments
     if not given:
         return
-    method = METHODS[recipe.method]
+    method = find_method(recipe.method)
     names, owned = argument_names(method.fields), owners(recipe, method)
     kind = method.arguments_class.rpartition(":")[2]
     for name in given:
@@ -142,17 +147,46 @@ def _arguments(recipe: Recipe) -> Iterator[Problem]:
             )
 
 
+FSDP_KEYS = (
+    "activation_checkpointing",
+    "auto_wrap_policy",
+    "cpu_ram_efficient_loading",
+    "min_num_params",
+    "transformer_layer_cls_to_wrap",
+)
+"""Keys of transformers' fsdp_config, version 2, that no recipe field stands for."""
+
+
+def _fsdp(recipe: Recipe) -> Iterator[Problem]:
+    given = hf_options(recipe).fsdp
+    if given and recipe.distributed.strategy != "fsdp":
+        yield Problem(path="hf.fsdp", message="only distributed.strategy=fsdp shards", hint="set it, or drop hf.fsdp")
+        return
+    for name in given:
+        if name not in FSDP_KEYS:
+            close = difflib.get_close_matches(name, FSDP_KEYS, n=1)
+            yield Problem(
+                path=f"hf.fsdp.{name}",
+                message=f"{name} is not set here",
+                hint=f"did you mean {close[0]!r}?" if close else f"it has {', '.join(FSDP_KEYS)}",
+            )
+
+
 def _deepspeed(recipe: Recipe) -> Iterator[Problem]:
     options = hf_options(recipe)
-    if options.fsdp and recipe.distributed.strategy != "fsdp":
-        yield Problem(path="hf.fsdp", message="only distributed.strategy=fsdp shards", hint="set it, or drop hf.fsdp")
     if options.deepspeed is None:
         return
-    if importlib.util.find_spec("deepspeed") is None:
+    if not recipe.environment.is_elsewhere and importlib.util.find_spec("deepspeed") is None:
         yield Problem(
             path="hf.deepspeed",
             message="the package deepspeed is not installed",
             hint="type: pip install deepspeed, or drop hf.deepspeed",
+        )
+    if not recipe.cluster.gpus_per_node:
+        yield Problem(
+            path="hf.deepspeed",
+            message="accelerate uses DeepSpeed on GPUs alone and cluster.gpus_per_node is 0",
+            hint="set cluster.gpus_per_node, or drop hf.deepspeed",
         )
     if recipe.distributed.strategy == "fsdp":
         yield Problem(

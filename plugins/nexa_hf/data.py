@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from nexa_hf.methods.base import TrainingData
+from nexa_hf.methods.base import COUNT, TrainingData
 from nexa_torch.data.language import RowsDataset, collate
 from nexa_torch.data.prepare import PreparedData, prepare_data
 from nexa_torch.data.rows import IGNORED, Batch, Rows
@@ -48,6 +48,7 @@ def collate_rows(batch: Batch) -> dict[str, torch.Tensor]:
 
     int64 [rows, width]: input_ids; position_ids, which restart at each document and keep documents apart;
     shift_labels, the token that each position predicts; labels, which the model wants before it computes a loss.
+    token_count: tokens that are no padding.
     """
     tensors = collate(batch)
     return {
@@ -55,6 +56,7 @@ def collate_rows(batch: Batch) -> dict[str, torch.Tensor]:
         "position_ids": tensors["positions"],
         "labels": tensors["labels"],
         "shift_labels": tensors["labels"],
+        COUNT: torch.tensor(tensors["tokens"]),
     }
 
 

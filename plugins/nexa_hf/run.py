@@ -5,6 +5,8 @@ from __future__ import annotations
 import pkgutil
 from typing import TYPE_CHECKING, Any
 
+import datasets
+
 from nexa.backend import RunResult, RunState
 from nexa.errors import UserError
 from nexa_hf.arguments import holds_out, training_arguments
@@ -34,6 +36,7 @@ def run_training(context: RunContext) -> RunResult:
     """Train as the recipe of `context` says; see `nexa.backend.Backend.run`."""
     recipe = recipe_from_document(dict(context.recipe))
     quiet_libraries()
+    datasets.disable_progress_bars()
     set_threads(recipe)
     with process_group(
         context.rank,
@@ -139,7 +142,7 @@ def _total_steps(trainer: Any) -> int:
 def _announce(session: Session, trainer: Any) -> None:
     """Write what a person should know before the first step."""
     total, trained = session.job.model.parameter_counts()
-    kind = type(trainer).__mro__[2]
+    kind = next(each for each in type(trainer).__mro__ if not each.__module__.startswith("nexa_hf"))
     session.write(
         "message",
         level="info",

@@ -9,6 +9,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 
 from nexa.errors import WorkerError
 from nexa_hf.checkpoints import FOLDER, Cursor, optimizer_state, write_optimizer, write_random_state, write_state
+from nexa_torch.checkpoint import schedule_state
 
 if TYPE_CHECKING:
     from nexa_hf.session import Session
@@ -79,7 +80,7 @@ def _write(trainer: RunTrainer, session: Session, cursor: Cursor, folder: Path) 
     if not main:
         return
     scaler = getattr(trainer.accelerator, "scaler", None)
-    schedule = {} if trainer.is_deepspeed_enabled else _schedule_state(trainer)
+    schedule = {} if trainer.is_deepspeed_enabled else schedule_state(trainer.lr_scheduler)
     write_state(
         folder,
         cursor,
@@ -97,9 +98,3 @@ def _weights(trainer: RunTrainer, session: Session) -> dict[str, Any]:
     model = session.job.model
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=model.adapter is not None)
     return get_model_state_dict(model.network, options=options)
-
-
-def _schedule_state(trainer: RunTrainer) -> dict[str, Any]:
-    """A schedule's JSON state; the functions of a LambdaLR are made anew from the arguments."""
-    state: dict[str, Any] = trainer.lr_scheduler.state_dict()
-    return {key: value for key, value in state.items() if key != "lr_lambdas"}

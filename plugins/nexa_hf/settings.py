@@ -9,9 +9,11 @@ from nexa.backend import Answer, SettingAnswer
 from nexa.errors import UserError
 from nexa.recipe.schema import Recipe
 from nexa_hf.arguments import holds_out, translations
-from nexa_hf.methods import METHODS, find_method
+from nexa_hf.methods import find_method
 from nexa_hf.methods.base import Refusal
+from nexa_hf.methods.users import unused_fields
 from nexa_hf.optimizers import OPTIMIZER_FIELDS, OPTIMIZERS, SCHEDULE_FIELDS, SCHEDULES
+from nexa_hf.options import hf_options
 from nexa_torch.architectures import ARCHITECTURES
 from nexa_torch.sources import PACKAGE_SCHEME
 
@@ -29,13 +31,15 @@ def _answer(recipe: Recipe, path: str) -> SettingAnswer:
         method = find_method(recipe.method)
     except UserError:
         # An unknown method is told by the plan; its fields are answered as those of fine-tuning.
-        method = METHODS["sft"]
-    refusals = {**REFUSALS, **method.refusals}
+        method = find_method("sft")
+    refusals = {**REFUSALS, **unused_fields(method.name), **method.refusals}
     known = (*HONOURED, *translations(method), *method.honoured, *NOTES)
     if path in refusals and (reason := refusals[path](recipe)) is not None:
         return SettingAnswer(path=path, answer=Answer.REFUSED, detail=reason)
     if not _matches(path, (*known, *refusals)):
-        return SettingAnswer(path=path, answer=Answer.REFUSED, detail=f"backend hf has no such thing; {_OWN_ENGINE}")
+        return SettingAnswer(
+            path=path, answer=Answer.REFUSED, detail=f"method {method.name} of backend hf heeds no such field"
+        )
     arguments = translations(method).get(path, _nothing)(recipe)
     note = {**NOTES, **method.notes}.get(path, _no_note)(recipe)
     said = [*(f"{name}={_shown(value)}" for name, value in arguments.items()), *([note] if note else [])]
@@ -79,6 +83,7 @@ HONOURED = (
     "checkpointing.*",
     "samples.*",
     "cluster.*",
+    "environment.*",
     "artifacts.*",
     "tracking.*",
 )
@@ -141,10 +146,6 @@ def _warmup(recipe: Recipe) -> str | None:
     return None if choice is None or choice.warms_up else "transformers' reduce_lr_on_plateau does not warm up"
 
 
-def _decay_steps(recipe: Recipe) -> str | None:
-    return _schedule_field("decay_steps")(recipe)
-
-
 def _precision(recipe: Recipe) -> str | None:
     name = recipe.training.precision
     if name in ("tf32", "fp16") and not recipe.cluster.gpus_per_node:
@@ -152,14 +153,14 @@ def _precision(recipe: Recipe) -> str | None:
     return None
 
 
+def _strategy(recipe: Recipe) -> str | None:
+    if recipe.distributed.strategy == "fsdp" and not recipe.cluster.gpus_per_node:
+        return f"accelerate shards on GPUs alone, and would train copies on CPU; {_OWN_ENGINE}"
+    return None
+
+
 def _sharded_only(recipe: Recipe) -> str | None:
     return None if recipe.distributed.strategy == "fsdp" else "only distributed.strategy=fsdp shards"
-
-
-def _cpu_offload(recipe: Recipe) -> str | None:
-    if recipe.distributed.strategy == "fsdp" and not recipe.cluster.gpus_per_node:
-        return "training on CPU has everything in CPU memory"
-    return _sharded_only(recipe)
 
 
 def _activation_offload(recipe: Recipe) -> str | None:
@@ -186,8 +187,9 @@ REFUSALS: Mapping[str, Refusal] = {
     "optimizer.offload": _never("DeepSpeed offloads optimizer state: hf.deepspeed"),
     **{f"optimizer.scheduler.{name}": _schedule_field(name) for name in SCHEDULE_FIELDS},
     "optimizer.scheduler.warmup_steps": _warmup,
+    "distributed.strategy": _strategy,
     "distributed.reshard_after_forward": _sharded_only,
-    "distributed.cpu_offload": _cpu_offload,
+    "distributed.cpu_offload": _sharded_only,
 }
 """Fields that are not heeded, for all recipes or for some."""
 
@@ -207,6 +209,12 @@ def _warmup_note(recipe: Recipe) -> str | None:
 def _log_note(recipe: Recipe) -> str | None:
     every = recipe.training.log_every_steps
     return f"the loss is the mean of {every} steps" if every > 1 else None
+
+
+def _strategy_note(recipe: Recipe) -> str | None:
+    if hf_options(recipe).deepspeed is not None:
+        return "DeepSpeed, as hf.deepspeed says"
+    return "ddp: a whole copy of the model on each process" if recipe.distributed.strategy == "auto" else None
 
 
 def _adapter_type(recipe: Recipe) -> str | None:
@@ -230,6 +238,7 @@ NOTES: Mapping[str, Refusal] = {
     **{f"data.validation.{key}": _validation for key in ("fraction", "remote_uri")},
     "training.global_batch_size": lambda recipe: "the last step of a pass takes the rows that are left",
     "training.log_every_steps": _log_note,
+    "distributed.strategy": _strategy_note,
     "optimizer.weight_decay": _weight_decay,
     "optimizer.scheduler.warmup_steps": _warmup_note,
     "adapter.type": _adapter_type,

@@ -15,7 +15,9 @@ from transformers import PrinterCallback, TrainerCallback
 
 from nexa_hf.callback import EvaluationStopped, RunCallback
 from nexa_hf.checkpoints import read_state, restore_optimizer, restore_random_state
+from nexa_hf.methods.base import COUNT
 from nexa_hf.saving import save_checkpoint
+from nexa_torch.checkpoint import restore_schedule
 
 if TYPE_CHECKING:
     from nexa_hf.session import Session
@@ -70,6 +72,11 @@ class RunTrainer:
         self.session.meter.add(found[0])
         return found
 
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        if isinstance(inputs, dict):
+            inputs.pop(COUNT, None)
+        return super()._prepare_inputs(inputs)  # type: ignore[misc]
+
     def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         self.session.progress("evaluating")
         try:
@@ -98,7 +105,7 @@ class RunTrainer:
         folder = Path(checkpoint)
         network = self.session.job.model.network
         restore_optimizer(folder, network, getattr(self.optimizer, "optimizer", self.optimizer))
-        self.lr_scheduler.load_state_dict(read_state(folder)["schedule"])
+        restore_schedule(self.lr_scheduler, read_state(folder)["schedule"])
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         scaler = getattr(self.accelerator, "scaler", None)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nexa.backend import ContainerSpec
-from nexa.errors import Problem
+from nexa.errors import Problem, UserError
 from nexa.preflight import local_folder
 from nexa.quantities import bytes_of
 from nexa.uris import is_uri
@@ -36,6 +36,17 @@ def container_spec(recipe: Recipe, resources: Resources, *, code: Path, store_ur
         shm_bytes=bytes_of(section.shm_size),
         options=tuple(section.options),
     )
+
+
+def make_mounted_folders(container: ContainerSpec) -> None:
+    """Make the folders that the container writes to, such as a new store's. Raises UserError."""
+    for mount in container.mounts:
+        source, _, mode = mount.rsplit(":", 2)
+        if mode == "rw":
+            try:
+                Path(source).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"{source} can't be made for the container: {error.strerror or error}") from error
 
 
 def runtime_of(recipe: Recipe) -> str:

@@ -65,14 +65,26 @@ def _no_keywords(job: Job) -> Mapping[str, Any]:
     return {}
 
 
+COUNT = "token_count"
+"""Entry of a microbatch that says how many of its tokens are no padding, where its tensors don't; taken out before
+the model sees the batch."""
+
+
 def count_tokens(inputs: Mapping[str, Any]) -> tuple[int, int]:
     """Tokens of a microbatch without padding, and those that carry loss, as far as its tensors say."""
     labels = inputs.get("shift_labels", inputs.get("labels"))
     trained = int((labels != -100).sum()) if labels is not None else 0
-    for name in ("attention_mask", "input_ids"):
+    for name, count in _COUNTS.items():
         if name in inputs:
-            return (int(inputs[name].sum()) if name == "attention_mask" else inputs[name].numel()), trained
+            return count(inputs[name]), trained
     return 0, trained
+
+
+_COUNTS: Mapping[str, Callable[[Any], int]] = {
+    COUNT: int,
+    "attention_mask": lambda mask: int(mask.sum()),
+    "input_ids": lambda tokens: int(tokens.numel()),
+}
 
 
 def _save_model(

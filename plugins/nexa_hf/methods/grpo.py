@@ -10,8 +10,8 @@ from nexa.batch import resolve_batch
 from nexa.errors import Problem, RecipeError
 from nexa.plan import resources_of
 from nexa_hf.methods.base import Job, Method, TrainingData
-from nexa_hf.methods.fields import NO_OFFLOAD, preference_refusals
 from nexa_hf.methods.language import TRAINING_ARGUMENTS, TRL_BASE, build_language_model
+from nexa_hf.methods.shared import NO_OFFLOAD, REFUSALS
 
 if TYPE_CHECKING:
     from nexa.backend import PrepareProgress, Preview
@@ -62,7 +62,10 @@ def _keywords(job: Job) -> Mapping[str, Any]:
     }
 
 
-def _count(inputs: Mapping[str, Any]) -> tuple[int, int]:
+def _count(inputs: Any) -> tuple[int, int]:
+    """Tokens of prompts and answers, and those of answers; none of prompts that are not answered yet."""
+    if not isinstance(inputs, Mapping):
+        return 0, 0
     answers = int(inputs["completion_mask"].sum())
     return int(inputs["prompt_mask"].sum()) + answers, answers
 
@@ -125,7 +128,7 @@ GRPO = Method(
         "rollouts.mask_truncated": _plain("mask_truncated_completions", "mask_truncated"),
     },
     fixed=lambda recipe: {"prediction_loss_only": True, "remove_unused_columns": False, "disable_dropout": False},
-    refusals={**preference_refusals("grpo"), **NO_OFFLOAD},
+    refusals={**REFUSALS, **NO_OFFLOAD},
     keywords=_keywords,
     count=_count,
     check=_check,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from nexa.errors import Problem
 from nexa_hf.methods.base import Method, TrainingData
 from nexa_hf.methods.dpo import count_answers
-from nexa_hf.methods.fields import DROPOUT, OFFLOAD, preference_refusals
 from nexa_hf.methods.language import TRAINING_ARGUMENTS, TRL_BASE, build_language_model
 from nexa_hf.methods.reference import check_reference, reference_keywords
+from nexa_hf.methods.shared import DROPOUT, LENGTH, OFFLOAD, REFUSALS, sized
 
 if TYPE_CHECKING:
     from nexa.backend import PrepareProgress, Preview
@@ -75,12 +75,14 @@ KTO = Method(
         "preference.precompute_reference": lambda recipe: {
             "precompute_ref_log_probs": recipe.preference.precompute_reference
         },
+        **LENGTH,
         **DROPOUT,
         **OFFLOAD,
     },
+    sized=sized,
     fixed=lambda recipe: {"prediction_loss_only": True},
     honoured=("preference.reference_model",),
-    refusals=preference_refusals("kto"),
+    refusals=REFUSALS,
     keywords=reference_keywords,
     count=count_answers,
     check=_check,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from nexa_hf.methods.base import Method, TrainingData
 from nexa_hf.methods.dpo import load_pairs
-from nexa_hf.methods.fields import DROPOUT, NO_OFFLOAD, preference_refusals
 from nexa_hf.methods.language import TRAINING_ARGUMENTS, TRL_BASE, build_language_model
+from nexa_hf.methods.shared import DROPOUT, LENGTH, NO_OFFLOAD, REFUSALS, sized
 
 if TYPE_CHECKING:
     from nexa.backend import PrepareProgress, Preview
@@ -53,8 +53,9 @@ ORPO = Method(
     load=_load,
     build=build_language_model,
     preview=_preview,
-    arguments={"preference.beta": lambda recipe: {"beta": recipe.preference.beta}, **DROPOUT},
+    arguments={"preference.beta": lambda recipe: {"beta": recipe.preference.beta}, **LENGTH, **DROPOUT},
+    sized=sized,
     fixed=lambda recipe: {"prediction_loss_only": True, "remove_unused_columns": False},
-    refusals={**preference_refusals("orpo"), **NO_OFFLOAD},
+    refusals={**REFUSALS, **NO_OFFLOAD},
     count=_count,
 )

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from nexa_hf.methods.base import Method, TrainingData
 from nexa_hf.methods.dpo import ANSWER_LAYOUTS
-from nexa_hf.methods.fields import DROPOUT, OFFLOAD, preference_refusals
 from nexa_hf.methods.language import TRAINING_ARGUMENTS, TRL_BASE
+from nexa_hf.methods.shared import DROPOUT, LENGTH, OFFLOAD, REFUSALS, sized
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from nexa.backend import PrepareProgress, Preview
     from nexa.recipe.schema import Recipe
     from nexa_hf.preference_data import PreferenceRows, Tokens
@@ -48,6 +50,16 @@ def _preview(recipe: Recipe) -> Preview:
     return preview_examples(recipe, load_whole_pairs)
 
 
+def _save(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder: Path, weights: Mapping[str, Any]) -> None:
+    from nexa_torch.models import save_adapter
+
+    if model.adapter is None:
+        model.network.save_pretrained(folder, state_dict=dict(weights))
+    else:
+        save_adapter(model, folder, weights)
+    tokenizer.save_pretrained(folder)
+
+
 def _count(inputs: Mapping[str, Any]) -> tuple[int, int]:
     tokens = int(inputs["attention_mask"].sum())
     return tokens, tokens
@@ -64,15 +76,18 @@ REWARD = Method(
     preview=_preview,
     arguments={
         "preference.center_rewards": lambda recipe: {"center_rewards_coefficient": recipe.preference.center_rewards},
+        **LENGTH,
         **DROPOUT,
         **OFFLOAD,
     },
+    sized=sized,
     fixed=lambda recipe: {"prediction_loss_only": True},
     refusals={
-        **preference_refusals("reward"),
+        **REFUSALS,
         "samples.prompts": lambda recipe: "a reward model writes no text",
         "samples.max_new_tokens": lambda recipe: "a reward model writes no text",
     },
     count=_count,
     samples=False,
+    save=_save,
 )

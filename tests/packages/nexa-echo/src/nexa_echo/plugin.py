@@ -5,7 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import nexa
-from nexa.specs import BackendSpec, DistillerSpec, ObserverSpec, RecipeFolder, RewardSpec, SchedulerSpec, TaskSpec
+from nexa.specs import (
+    BackendSpec,
+    Conformance,
+    DistillerSpec,
+    ObserverSpec,
+    RecipeFolder,
+    RewardSpec,
+    SchedulerSpec,
+    TaskSpec,
+)
+
+MODEL_NAME = "byte-counts"
 
 
 @nexa.hookimpl
@@ -19,6 +30,7 @@ def nexa_register_backends() -> list[BackendSpec]:
             options_model="nexa_echo.options:EchoOptions",
             methods=("sft", "pretrain"),
             capabilities=frozenset({"chat", "estimate", "resume"}),
+            conformance=Conformance(overrides={"model.name": MODEL_NAME}),
         )
     ]
 
