@@ -122,7 +122,7 @@ def _is_rendered(key: str, work: _Work) -> bool:
     """Whether the recipe would say a key by itself that the file does not."""
     if key.startswith("lora_"):
         return work.root.find(("adapter", "type")) is not None
-    if key.startswith("adam_") and work.root.find(("optimizer", "betas")) is not None:
+    if key.startswith("adam_beta") and work.root.find(("optimizer", "betas")) is not None:
         return False
     if key == "bf16":
         return work.root.find(("training", "precision")) is None

@@ -46,13 +46,13 @@ def import_file(source: str | Path, backend: BackendSpec) -> Imported | None:
 
 
 def import_recipe(source: str | Path, backend: str) -> Imported:
-    """Read a file with the importer of a backend. Raises UserError where that can't be, RecipeError for what is wrong."""
+    """Read a file as `import_file` does. Raises UserError where it can't be, RecipeError for what is wrong with it."""
     from nexa.plugins import get_host
 
     host = get_host()
     spec = host.spec("backend", backend)
     if spec.importer is None:
-        able = ", ".join(other.name for other in host.specs("backend") if other.importer) or "none"
+        able = ", ".join(each.name for each in host.specs("backend") if getattr(each, "importer", None)) or "none"
         raise UserError(f"backend {backend!r} reads no files of its trainer", hint=f"backends that do: {able}")
     if not Path(source).expanduser().is_file():
         raise UserError(f"there is no file {source}")
