@@ -160,6 +160,38 @@ def test_a_container_holds_the_workers(runs, tmp_path, monkeypatch):
     assert words[words.index("image.sif") - 1] == "--cleanenv"
 
 
+def test_a_container_of_the_section_environment_holds_the_workers(runs, tmp_path, monkeypatch):
+    # A stand-in for Apptainer that passes on what it would let in, and runs the command; see the tests of
+    # containers for a real runtime.
+    program = tmp_path / "bin" / "apptainer"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/bash\nprintf "%s\\n" "$@" > {tmp_path}/words\n'
+        'for name in ${!APPTAINERENV_*}; do export "${name#APPTAINERENV_}=${!name}"; done\n'
+        'while [ "$1" != image.sif ]; do shift; done\nshift\nexec "$@"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("HF_TOKEN", "hf_neverinacommand")
+    container = {
+        "runtime": "apptainer",
+        "image": "image.sif",
+        "mounts": ["/data:/data:ro"],
+        "gpus": 0,
+        "shm_bytes": 0,
+        "options": ["--fakeroot"],
+    }
+    run = runs.launch(launch={"container": container}, steps=3)
+    assert runs.await_end(run).state is State.COMPLETED
+    words = (tmp_path / "words").read_text().splitlines()
+    assert [word for word in words if word.startswith("--bind=")] == [
+        f"--bind={run.path}:{run.path}:rw",
+        "--bind=/data:/data:ro",
+    ]
+    assert {"--cleanenv", "--contain", "--fakeroot"} < set(words)
+    assert "hf_neverinacommand" not in "".join(words)
+
+
 def test_one_task_of_an_array_is_cancelled_alone(runs):
     members = [runs.make(f"member{index}", steps=120, step_seconds=0.05) for index in range(3)]
     for member in members:

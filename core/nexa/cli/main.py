@@ -57,6 +57,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "chat": CommandEntry("nexa.cli.chat:command", "Talk to a checkpoint.", "Use"),
     "serve": CommandEntry("nexa.cli.serve:command", "Serve a checkpoint to clients of the OpenAI API.", "Use"),
     "generate": CommandEntry("nexa.cli.generate:command", "Continue a text with a checkpoint.", "Use"),
+    "plugin": CommandEntry("nexa.cli.plugin:command", "Make a package for a plugin of your own.", "Extend"),
     "conformance": CommandEntry(
         "nexa.cli.conformance:command", "Compare a backend with a reference, check by check.", "Extend"
     ),
