@@ -58,6 +58,7 @@ _EXPLICIT = (
     "tokenizer_config",
     "dataloader_num_workers",
     "seed",
+    "ddp_timeout",
     "lora_dropout",
     "lora_mlp_kernel",
     "lora_qkv_kernel",

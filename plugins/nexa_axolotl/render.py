@@ -240,9 +240,7 @@ def _evaluation(recipe: Recipe, inputs: Inputs, own: Mapping[str, Any]) -> dict[
 
 def _distributed(recipe: Recipe) -> dict[str, Any]:
     section = recipe.distributed
-    config: dict[str, Any] = {}
-    if resources_of(recipe).world_size > 1:
-        config["ddp_timeout"] = max(1, round(section.timeout_seconds))
+    config: dict[str, Any] = {"ddp_timeout": max(1, round(section.timeout_seconds))}
     if section.strategy == "fsdp":
         config["fsdp_version"] = 2
         config["fsdp_config"] = {
@@ -267,7 +265,8 @@ def effective(recipe: Recipe, layout: Layout) -> dict[str, Any]:
             "data": recipe.data.model_dump(mode="json", exclude={"packing", "loader_workers"}),
             "masked": recipe.method != "pretrain",
         },
-        "callback": {
+        "worker": {
+            "threads": recipe.cluster.threads_per_process,
             "save_optimizer": recipe.checkpointing.save_optimizer,
         },
     }

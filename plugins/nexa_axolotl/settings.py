@@ -307,7 +307,9 @@ def _distributed(recipe: Recipe) -> str | None:
 
 
 def _seed(recipe: Recipe) -> str | None:
-    return f"seed: {recipe.training.seed}; the order of rows is Axolotl's own"
+    return (
+        f"seed: {recipe.training.seed}; Axolotl orders the rows by it, and makes an adapter's first weights before it"
+    )
 
 
 _OWN_WORDS: Mapping[str, tuple[str, ...]] = {
