@@ -31,8 +31,8 @@ Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
 
 _UNDERFLOWN = 1e-30
 """Below this a probability in fp32 may have lost digits, and its logarithm with them."""
-_SMALLEST_TAIL = 1e-6
-"""A difference of probabilities in fp32 that is smaller is rounding."""
+_ROUNDINGS = 8
+"""A difference of probabilities that is smaller than so many units of rounding says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,7 @@ class RecordedLoss:
         q = p[of, ids]
         if self.teacher.tail:
             rest = (1.0 - mass).clamp_(min=0.0)
-            left = (1.0 - q.new_zeros(n).index_add_(0, of, q)).clamp_(min=_SMALLEST_TAIL)
+            left = (1.0 - q.new_zeros(n).index_add_(0, of, q)).clamp_(min=_ROUNDINGS * torch.finfo(q.dtype).eps)
             divergence += torch.where(rest > 0, rest * (rest.clamp(min=_UNDERFLOWN) / left).log(), 0.0)
             ratio = rest / left
             factor = keep + scale * (mass + rest - ratio)
