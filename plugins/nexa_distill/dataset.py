@@ -18,12 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from nexa.distiller import DATASET_INDEX
 from nexa.errors import DataError
 from nexa.prepared import hash_file
 from nexa_distill.records import Predictions, RecordSpec
 from nexa_distill.shards import Shard
 
-INDEX = "distilled_dataset.json"
+INDEX = DATASET_INDEX
+DISTILLER = "logits"
 FORMAT = "nexa-distilled"
 VERSION = 1
 ROW_MEANING = "row t is P(. | x[0..t]) and predicts x[t+1]"
@@ -116,7 +118,11 @@ def read_index(path: Path) -> tuple[Path, dict[str, Any]]:
     except FileNotFoundError:
         unfinished = (folder / "capture.json").exists()
         reason = "the capture into it was not finished" if unfinished else "it is no distilled dataset"
-        hint = "type the same nexa distill capture again to continue it" if unfinished else "make one with: nexa distill capture"
+        hint = (
+            "type the same nexa distill capture again to continue it"
+            if unfinished
+            else "make one with: nexa distill capture"
+        )
         raise DataError(f"{folder} has no {INDEX}: {reason}", hint=hint) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{folder / INDEX} can't be read: {error}") from None
@@ -127,9 +133,7 @@ def read_index(path: Path) -> tuple[Path, dict[str, Any]]:
     return folder, index
 
 
-def damages(
-    folder: Path, index: Mapping[str, Any], sha256_of: Callable[[Path], str] = hash_file
-) -> Iterator[str]:
+def damages(folder: Path, index: Mapping[str, Any], sha256_of: Callable[[Path], str] = hash_file) -> Iterator[str]:
     """What is wrong with the files of a dataset, one line each; nothing when every hash is right."""
     for entry in index["shards"]:
         path = folder / entry["file"]

@@ -9,8 +9,8 @@ respect to the logits are
     forward KL        α · T · (q − p)
     reverse KL, JSD   α · T · c · q (s − Σ q s)               s = log q − log p, c = 1; or log q − log mixture, 1 − β
 
-The first is Hinton et al. 2015 (arXiv 1503.02531) with T² where it belongs, in the gradient too; that weights may be draws
-and must not be normalised is Anshumann et al. 2025 (arXiv 2503.16870); the generalised Jensen-Shannon divergence is
+The first is Hinton et al. 2015 (arXiv 1503.02531) with T² where it belongs, in the gradient too; that weights may be
+draws and must not be normalised is Anshumann et al. 2025 (arXiv 2503.16870); the generalised Jensen-Shannon divergence is
 Agarwal et al. 2024 (arXiv 2306.13649).
 """
 
@@ -125,9 +125,7 @@ class RecordedLoss:
             gradient[here, targets] -= hard
         return losses, gradient
 
-    def _divergence(
-        self, student: _Student, rows: slice, scale: float, *, keep: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
+    def _divergence(self, student: _Student, rows: slice, scale: float, *, keep: float = 0.0) -> tuple[Tensor, Tensor]:
         """α T² × divergence of each position, and `scale` × its gradient by u + `keep` × probabilities."""
         of, ids, weights = self.teacher.chunk(rows)
         weights = weights.to(student.p.dtype)
@@ -150,9 +148,8 @@ class RecordedLoss:
             entries = -scale * weights
         _add(self.sums, "kl", divergence)
         # Weights of draws sum to 1, and a pass over the whole chunk can be spared.
-        if p.device.type != "cpu" or not torch.allclose(factor, torch.ones_like(factor), rtol=0, atol=1e-6):
-            p.mul_(factor.unsqueeze(-1))
-        elif p.dtype == torch.float64:
+        spared = p.device.type == "cpu" and p.dtype == torch.float32
+        if not (spared and torch.allclose(factor, torch.ones_like(factor), rtol=0, atol=1e-6)):
             p.mul_(factor.unsqueeze(-1))
         p.view(-1).index_add_(0, of * p.shape[1] + ids, entries)
         return divergence * (self.alpha * self.temperature**2), p

@@ -39,7 +39,8 @@ def prune_blocks(network: PreTrainedModel, count: int) -> None:
     ]
     if len(found) != 1:
         raise UserError(
-            f"{type(network).__name__} has no single list of blocks to choose from", hint="leave distill.student_layers out"
+            f"{type(network).__name__} has no single list of blocks to choose from",
+            hint="leave distill.student_layers out",
         )
     owner, name, blocks = found[0]
     kept = kept_blocks(total, count)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Remakes hamlet.jsonl: the first half of Hamlet from shakespeare.txt, in passages of some speeches each.
 
-    python recipes/data/make_hamlet.py
+python recipes/data/make_hamlet.py
 """
 
 from __future__ import annotations

@@ -55,9 +55,7 @@ def entries_of(weights: Tensor, *, tail: bool = False) -> TeacherEntries:
     """Every weight above 0 of [n, vocabulary] as an entry."""
     rows, ids = (weights > 0).nonzero(as_tuple=True)
     counts = torch.bincount(rows, minlength=len(weights))
-    return TeacherEntries(
-        rows=rows, ids=ids, weights=weights[rows, ids], ends=np.cumsum(counts.numpy()), tail=tail
-    )
+    return TeacherEntries(rows=rows, ids=ids, weights=weights[rows, ids], ends=np.cumsum(counts.numpy()), tail=tail)
 
 
 def top(p: Tensor, k: int, *, tail: bool = True) -> TeacherEntries:

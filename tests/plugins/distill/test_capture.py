@@ -47,7 +47,10 @@ def test_bytes_depend_on_neither_batch_size_nor_processes_nor_ranks(recipe, tmp_
     capture(plan, tmp_path / "one", processes=1)
     capture(make_plan(recipe(**{"training.microbatch_size_per_gpu": 7})), tmp_path / "three", processes=3)
     assert capture(plan, tmp_path / "ranks", processes=1, rank=1, world_size=2) is None
-    assert capture(plan, tmp_path / "ranks", processes=1, rank=0, world_size=2) == tmp_path / "ranks" / "distilled_dataset.json"
+    assert (
+        capture(plan, tmp_path / "ranks", processes=1, rank=0, world_size=2)
+        == tmp_path / "ranks" / "distilled_dataset.json"
+    )
     assert digests(tmp_path / "one") == digests(tmp_path / "three") == digests(tmp_path / "ranks")
 
 

@@ -14,4 +14,6 @@ class TestLogits(DistillerContract):
 
     @pytest.fixture(autouse=True)
     def _with_a_teacher(self, teacher, monkeypatch):
-        monkeypatch.setattr(type(self), "overrides", {"distill.teacher": str(teacher), "distill.capture.shard_tokens": 500})
+        monkeypatch.setattr(
+            type(self), "overrides", {"distill.teacher": str(teacher), "distill.capture.shard_tokens": 500}
+        )

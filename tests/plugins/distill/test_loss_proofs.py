@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -133,7 +135,7 @@ def test_the_tail_bucket_never_exceeds_the_dense_divergence():
     problem = Problem(n=30, vocabulary=30)
     dense = problem.dense(1.0, 1.0).item()
     found = [problem.fused(top(problem.teacher(), k), 1.0, 1.0).item() for k in (1, 4, 12, 29)]
-    assert all(later >= earlier - 1e-12 for earlier, later in zip(found, found[1:], strict=False))
+    assert all(later >= earlier - 1e-12 for earlier, later in itertools.pairwise(found))
     assert found[-1] <= dense + 1e-12
     assert found[-1] == pytest.approx(dense, rel=1e-9)
 
@@ -145,7 +147,7 @@ def test_accumulated_parts_with_unequal_masks_give_the_whole():
     whole = problem.gradients(problem.fused(entries, 0.5, 1.0) / 24)
     bounds = [0, 1, 3, 4, 9, 10, 16, 23, 24]
     summed = [torch.zeros_like(part) for part in problem.inputs]
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in itertools.pairwise(bounds):
         part = entries_of(problem.teacher()[start:stop])
         objective = RecordedLoss(problem.targets[start:stop], part, alpha=0.5)
         loss = fused_head_loss(
