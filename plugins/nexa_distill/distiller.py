@@ -61,9 +61,6 @@ class LogitDistiller(Distiller):
         )
         return index or output_dir / INDEX
 
-<<<<<<< HEAD
-    def _plan(self, recipe: Recipe, on_progress: Callable[[str, int, int | None], None] | None = None) -> CapturePlan:
-=======
     def verify(self, dataset: Path) -> Sequence[str]:
         """Return what is wrong with a dataset's files, one line each; empty when it is whole. Raises DataError."""
         from nexa_distill.dataset import damages, read_index
@@ -84,7 +81,6 @@ class LogitDistiller(Distiller):
         export(dataset, output, form=form, on_progress=on_progress)
 
     def _plan(self, recipe: Recipe, on_progress: CaptureProgress | None = None) -> CapturePlan:
->>>>>>> dist
         from nexa_distill.plan import make_plan
 
         return make_plan(recipe, gpus=_gpus(recipe), on_progress=on_progress)

@@ -148,16 +148,8 @@ class RecordedLoss:
             entries = -scale * weights
         _add(self.sums, "kl", divergence)
         # Weights of draws sum to 1, and a pass over the whole chunk can be spared.
-<<<<<<< HEAD
-        if (
-            p.device.type != "cpu"
-            or not torch.allclose(factor, torch.ones_like(factor), rtol=0, atol=1e-6)
-            or p.dtype == torch.float64
-        ):
-=======
         spared = p.device.type == "cpu" and p.dtype == torch.float32
         if not (spared and torch.allclose(factor, torch.ones_like(factor), rtol=0, atol=1e-6)):
->>>>>>> dist
             p.mul_(factor.unsqueeze(-1))
         p.view(-1).index_add_(0, of * p.shape[1] + ids, entries)
         return divergence * (self.alpha * self.temperature**2), p
