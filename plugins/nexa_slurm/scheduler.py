@@ -54,12 +54,8 @@ class SlurmScheduler(Scheduler):
 
     def check(self, recipe: Recipe, resources: Resources) -> Sequence[Problem]:
         """Return why this machine can't submit at all; whether Slurm takes the job, only Slurm knows."""
-<<<<<<< HEAD
         from nexa_slurm.containers import container_problems
 
-        options = options_of(recipe)
-        remote = options.host is not None
-=======
         options = options_of(recipe)
         remote = options.host is not None
         if options.container is not None and recipe.environment.is_elsewhere:
@@ -70,7 +66,6 @@ class SlurmScheduler(Scheduler):
                     hint="leave one of them out",
                 )
             ]
->>>>>>> env
         needed = ("ssh",) if remote else ("sbatch", "squeue", "scancel", "scontrol")
         missing = [name for name in needed if shutil.which(name) is None]
         if not missing:
