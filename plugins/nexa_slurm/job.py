@@ -134,7 +134,7 @@ class SlurmSupervisor(Supervisor):
         if state != "failed" or read_json(folder / "error.json") is not None:
             return state, reason
         if "SIGTERM" in self.received:
-            return "lost", f"Slurm ended it before a checkpoint was saved; {self._slurm_state()}"
+            return "lost", f"Slurm ended it before a checkpoint was saved; {self._why_ended()}"
         if self.silent:
             return "failed", f"{_name_silent(self.silent)}; see the node, or raise slurm.node_start_seconds"
         words = self._words()
@@ -211,6 +211,16 @@ class SlurmSupervisor(Supervisor):
             _log.warning("Slurm can't be asked about the job: %s", error.message)
             return "", {}
         return state, dict(fields)
+
+    def _why_ended(self) -> str:
+        """Slurm's word for an end that came too early, and what to change."""
+        if self._job()[1].get("Reason") != "TimeLimit":
+            return self._slurm_state()
+        lead = self.plan["recipe"]["cluster"]["stop_lead_seconds"]
+        return (
+            "its time limit was over: a step and its checkpoint take longer than cluster.stop_lead_seconds "
+            f"({lead}); raise it, and cluster.time_limit with it; nexa resume goes on from the newest checkpoint"
+        )
 
     def _slurm_state(self) -> str:
         """What Slurm says of a job that it ends; "" where it only goes on."""

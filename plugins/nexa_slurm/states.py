@@ -52,6 +52,7 @@ _REASONS: dict[str, str] = {
     "JobHeldAdmin": "it is held by Slurm or its administrators, often after several failed starts; see: nexa logs, "
     "then release it (nexa requeue) or ask them",
     "JobHoldMaxRequeue": "it is held, because it was put back into the queue too often; release it: nexa requeue",
+    "job requeued in held state": "it was put back into the queue and is held; release it: nexa requeue",
     "launch failed requeued held": "it could not be started and is held; see: nexa logs, then release it: nexa requeue",
     "PartitionDown": "its partition is down",
     "PartitionInactive": "its partition is switched off",
