@@ -36,6 +36,7 @@ from nexa_slurm.restarts import (
     next_attempt,
     put_back,
 )
+from nexa_slurm.states import job_state
 from nexa_slurm.tasks import local_path, srun_argv
 
 _TIME_OVER = "Slurm announced the end of the job's time (SIGUSR1)"
@@ -134,7 +135,7 @@ class SlurmSupervisor(Supervisor):
         if state != "failed" or read_json(folder / "error.json") is not None:
             return state, reason
         if "SIGTERM" in self.received:
-            return "lost", f"Slurm ended it before a checkpoint was saved; {self._why_ended()}"
+            return "lost", f"Slurm ended it before a checkpoint was saved; {self._slurm_state()}"
         if self.silent:
             return "failed", f"{_name_silent(self.silent)}; see the node, or raise slurm.node_start_seconds"
         words = self._words()
@@ -212,21 +213,13 @@ class SlurmSupervisor(Supervisor):
             return "", {}
         return state, dict(fields)
 
-    def _why_ended(self) -> str:
-        """Slurm's word for an end that came too early, and what to change."""
-        if self._job()[1].get("Reason") != "TimeLimit":
-            return self._slurm_state()
-        lead = self.plan["recipe"]["cluster"]["stop_lead_seconds"]
-        return (
-            "its time limit was over: a step and its checkpoint take longer than cluster.stop_lead_seconds "
-            f"({lead}); raise it, and cluster.time_limit with it; nexa resume goes on from the newest checkpoint"
-        )
-
     def _slurm_state(self) -> str:
         """What Slurm says of a job that it ends; "" where it only goes on."""
         state, fields = self._job()
         if state.startswith(("RUNNING", "PENDING")) or not state:
             return ""
+        if fields.get("Reason") == "TimeLimit":
+            return job_state("TIMEOUT")[1]
         if "SIGTERM" in self.received and state.startswith(("COMPLETING", "CANCELLED")):
             return "cancelled in Slurm (scancel)"
         return f"Slurm says {state} {fields.get('Reason', '')}".strip()

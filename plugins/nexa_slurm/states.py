@@ -27,7 +27,11 @@ _STATES: dict[str, tuple[JobState, str]] = {
     "CANCELLED": (JobState.ENDED, "its job was cancelled"),
     "PREEMPTED": (JobState.ENDED, "its job had to make room for one of a higher priority"),
     "REVOKED": (JobState.ENDED, "another cluster started it"),
-    "TIMEOUT": (JobState.ENDED, "its job reached its time limit"),
+    "TIMEOUT": (
+        JobState.ENDED,
+        "its job reached its time limit before it had saved a checkpoint and stopped: a step and its checkpoint take "
+        "longer than cluster.stop_lead_seconds; raise that, and cluster.time_limit with it",
+    ),
     "DEADLINE": (JobState.ENDED, "its job reached its deadline"),
     "FAILED": (JobState.ENDED, "its job failed"),
     "NODE_FAIL": (JobState.ENDED, "a node of its job failed"),
