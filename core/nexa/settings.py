@@ -41,6 +41,8 @@ class Settings:
 
     runs_dir: folder of run directories (NEXA_RUNS_DIR; default `runs` in the current folder).
     store_uri: artifact store, as a URI (NEXA_STORE_URI; default `artifacts` in the current folder).
+    environments_dir: folder of environments that `nexa env` makes, on a disk that all nodes share where runs
+        go to other machines (NEXA_ENVIRONMENTS_DIR; default ~/.local/share/nexa/environments).
     scheduler: scheduler of recipes that name none (NEXA_SCHEDULER; default "local").
     defaults: options of plugins under every recipe's own, by plugin section, such as a Slurm
         partition (NEXA_DEFAULTS as JSON, or a table such as `[defaults.slurm]`).
@@ -50,6 +52,7 @@ class Settings:
 
     runs_dir: Path = Path("runs")
     store_uri: str = "artifacts"
+    environments_dir: Path = field(default_factory=lambda: user_data() / "environments")
     scheduler: str = "local"
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tui: TuiSettings = field(default_factory=TuiSettings)
@@ -57,7 +60,7 @@ class Settings:
 
 
 _NAMES = tuple(setting.name for setting in fields(Settings) if setting.name != "sources")
-_TEXTS = ("runs_dir", "store_uri", "scheduler")
+_TEXTS = ("runs_dir", "store_uri", "environments_dir", "scheduler")
 
 
 def get_settings() -> Settings:
@@ -81,12 +84,18 @@ def get_settings() -> Settings:
         settings,
         runs_dir=here / settings.runs_dir.expanduser(),
         store_uri=absolute_uri(settings.store_uri, here),
+        environments_dir=here / settings.environments_dir.expanduser(),
     )
 
 
 def user_config() -> Path:
     """The user's own settings file; it need not exist."""
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "nexa" / "config.toml"
+
+
+def user_data() -> Path:
+    """The user's own folder of data that Nexa makes; it need not exist."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "nexa"
 
 
 def _files() -> Iterator[Path]:
@@ -110,8 +119,9 @@ def _read_file(path: Path) -> dict[str, Any]:
             values = tomllib.load(stream)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: can't be read: {error}") from None
-    if isinstance(values.get("runs_dir"), str):
-        values["runs_dir"] = str(path.parent / Path(values["runs_dir"]).expanduser())
+    for name in ("runs_dir", "environments_dir"):
+        if isinstance(values.get(name), str):
+            values[name] = str(path.parent / Path(values[name]).expanduser())
     if isinstance(values.get("store_uri"), str):
         values["store_uri"] = absolute_uri(values["store_uri"], path.parent)
     return values
@@ -124,7 +134,7 @@ def _validate(layers: Mapping[str, dict[str, Any]], variables: Mapping[str, str]
         given = _merged(given, layer)
     if all(name in _TEXTS and isinstance(value, str) for name, value in given.items()):
         # Nothing to check, so that the library that checks need not be loaded.
-        return {name: Path(value) if name == "runs_dir" else value for name, value in given.items()}
+        return {name: Path(value) if name.endswith("_dir") else value for name, value in given.items()}
     from pydantic import ValidationError
 
     try:

@@ -25,6 +25,7 @@ from nexa.files import ReservedFile, read_json, write_json_once
 from nexa.logs import configure_logging
 from nexa.quantities import seconds_of
 from nexa.worker.command import worker_argv, worker_environment
+from nexa.worker.container import FAILED_TO_START, contained
 from nexa.worker.identity import ProcessIdentity
 from nexa.worker.output import redirect_to
 from nexa.worker.place import WorkerPlace, read_plan
@@ -34,6 +35,9 @@ from nexa.worker.processes import end_processes
 ORPHAN_GRACE_SECONDS = 30.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _ELASTIC_EXIT = re.compile(r"exitcode\s*:\s*-(\d+)\s*\(pid: \d+\)")
+
+# What the start of a worker says in another environment that can't even read Nexa; see `nexa.worker.start`.
+_START_WORDS = re.compile(r"^nexa: (.+)$", re.MULTILINE)
 
 # Workers that are still there at the time limit get this long to end before they are killed.
 _LIMIT_GRACE_SECONDS = 2.0
@@ -75,7 +79,7 @@ class Supervisor:
         try:
             workers = self._start()
         except OSError as error:
-            reason = f"the workers can't be started with {self.plan['launch']['python']}: {error.strerror or error}"
+            reason = f"the workers can't be started with {error.filename}: {error.strerror or error}"
             _log.error(reason)
             self._record(1, None, "failed", reason)
             return 1
@@ -94,7 +98,8 @@ class Supervisor:
         """Command and environment that start the workers."""
         launch = self.plan["launch"]
         argv = worker_argv(launch, self.place.run_dir, self.place.attempt)
-        return argv, worker_environment(os.environ, launch, self.place.run_dir, self.place.attempt)
+        variables = worker_environment(os.environ, launch, self.place.run_dir, self.place.attempt)
+        return contained(launch, argv, variables, self.place.run_dir, self.place.attempt)
 
     def stop_reason(self, signal_name: str) -> str:
         """What to tell the workers when a signal asks this supervisor to stop them."""
@@ -114,7 +119,7 @@ class Supervisor:
 
     def conclude(self, code: int) -> tuple[str, str]:
         """State and reason of the attempt whose workers ended with `code` (negative for a signal)."""
-        return conclude(self.place.attempt_dir, code, self.log_tail())
+        return conclude(self.place.attempt_dir, code, self.log_tail(), launch=self.plan["launch"])
 
     def _start(self) -> subprocess.Popen[bytes]:
         argv, environment = self.command()
@@ -196,11 +201,13 @@ def supervisor_log(run_dir: Path, attempt: int) -> Path:
     return run_dir / "logs" / f"{attempt}-supervisor.log"
 
 
-def conclude(attempt_dir: Path, code: int, log_tail: str = "") -> tuple[str, str]:
+def conclude(
+    attempt_dir: Path, code: int, log_tail: str = "", *, launch: Mapping[str, Any] | None = None
+) -> tuple[str, str]:
     """Return state and reason of an attempt whose workers ended.
 
-    code: exit code of the worker or of torchrun, negative for a signal. log_tail: what torchrun
-    printed last. The workers' own records count most.
+    code: exit code of the worker or of torchrun, negative for a signal. log_tail: what torchrun or a
+    container runtime printed last. launch: how they were started. The workers' own records count most.
     """
     kill = read_json(attempt_dir / "kill")
     result = read_json(attempt_dir / "result.json")
@@ -218,7 +225,19 @@ def conclude(attempt_dir: Path, code: int, log_tail: str = "") -> tuple[str, str
         return "failed", _signal_text(number)
     if code == 0:
         return "failed", "the workers ended without a result"
+    if (words := _START_WORDS.findall(log_tail)) or (words := _container_words(launch or {}, code, log_tail)):
+        return "failed", str(words[-1])
     return "failed", f"the workers ended with exit code {code}"
+
+
+def _container_words(launch: Mapping[str, Any], code: int, log_tail: str) -> list[str]:
+    """What a container runtime said where it could not start the workers at all."""
+    container = launch.get("container")
+    if not container or (code not in FAILED_TO_START and container["runtime"] != "apptainer"):
+        return []
+    said = [line.strip() for line in log_tail.splitlines() if line.strip() and not line.startswith("{")]
+    why = FAILED_TO_START.get(code, f"ended with exit code {code}")
+    return [f"{container['runtime']} {why} ({container['image']}): {said[-1] if said else 'it said nothing'}"]
 
 
 def _failure_text(error: Mapping[str, Any]) -> str:

@@ -283,6 +283,27 @@ def test_a_click_on_the_bar_of_keys_presses_the_key(site, drive, until):
     drive(app, script, size=(60, 20))
 
 
+def test_a_killed_view_leaves_the_run_as_it_is(site):
+    """Watching writes nothing below the runs, so that it also works where they can't be written."""
+    run = site.run()
+    site.train(run.path, 1, 20)
+
+    def files():
+        return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in site.runs_dir.rglob("*")}
+
+    before = files()
+    # Textual passes on what is printed, but not that it be flushed.
+    code = _FIRST_PAINT.replace(
+        "await pilot.pause()",
+        "await pilot.press('3'); print('up', file=sys.__stdout__, flush=True); await asyncio.sleep(600)",
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(site.runs_dir)], stdout=subprocess.PIPE, text=True) as view:
+        assert view.stdout is not None
+        assert view.stdout.readline() == "up\n"
+        view.kill()
+    assert files() == before
+
+
 def test_a_full_disk_loses_preferences_and_nothing_else():
     """Linux's device that is always full stands for the disk."""
     Preferences(path=Path("/dev/full/tui.json"), theme="x").save()

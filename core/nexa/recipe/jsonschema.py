@@ -45,6 +45,7 @@ def recipe_json_schema() -> dict[str, Any]:
             schema["properties"][section] = _renamed(options, section)
     _allow_name(definitions["OptimizerSection"]["properties"], "scheduler", "LearningRateSchedule")
     _allow_name(schema["properties"], "distributed", "DistributedSection")
+    _allow_name(schema["properties"], "environment", "EnvironmentSection")
     for section_schema in (*definitions.values(), schema):
         _allow_inheritance(section_schema)
     schema["anyOf"] = [{"required": ["extends"]}, {"required": ["method", "model", "data"]}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import socket
 import threading
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+import nexa
 from nexa.backend import RunResult
 from nexa.errors import NexaError, WorkerError
 from nexa.events.writer import EventWriter
@@ -23,7 +25,7 @@ from nexa.worker.identity import ProcessIdentity
 from nexa.worker.loading import create
 from nexa.worker.meters import Meters, own_gpu
 from nexa.worker.observers import Observers
-from nexa.worker.place import WorkerPlace, read_plan
+from nexa.worker.place import PLAN_SCHEMA, WorkerPlace, read_plan
 from nexa.worker.retention import Retention
 from nexa.worker.stop import StopRequests
 
@@ -95,6 +97,10 @@ class WorkerSession:
             world_size=place.world_size,
             host=socket.gethostname(),
             pid=os.getpid(),
+            python=platform.python_version(),
+            nexa=nexa.__version__,
+            plan_schema=PLAN_SCHEMA,
+            environment=dict(self._plan.get("launch", {}).get("environment") or {}),
         )
         heartbeat = Heartbeat(self._events, self._stop.fail, seconds=HEARTBEAT_SECONDS)
         heartbeat.start()
@@ -124,7 +130,7 @@ class WorkerSession:
         place, plan = self._place, self._plan
         if self._is_main:
             self._events.write("progress", phase="loading", step=None, total_steps=None)
-        environment = environment_snapshot() if self._is_main else {}
+        environment = environment_snapshot(place=plan["launch"].get("environment")) if self._is_main else {}
         if self._is_main:
             write_json(place.attempt_dir / "environment.json", environment)
         store = load_store(plan["store"])

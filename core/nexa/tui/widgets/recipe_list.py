@@ -90,9 +90,13 @@ class RecipeList(Vertical):
             if entry.path in changed:
                 self.choices.replace_option_prompt_at_index(index, self._prompt(entry))
 
-    def go_to(self, name: str) -> None:
-        """Put the cursor on a recipe, if it is listed."""
-        index = next((i for i, entry in enumerate(self._found) if entry.name == name), None)
+    def go_to(self, recipe: str | Path) -> None:
+        """Put the cursor on a recipe, by name or file, if it is listed; a search that hides the file is cleared."""
+        if isinstance(recipe, Path) and all(entry.path != recipe for entry in self._found):
+            self._search("")
+            with self.prevent(Input.Changed):
+                self.query_one(Input).value = ""
+        index = next((i for i, entry in enumerate(self._found) if recipe in (entry.name, entry.path)), None)
         if index is not None:
             self.choices.highlighted = index
 
