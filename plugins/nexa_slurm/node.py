@@ -16,6 +16,7 @@ from pathlib import Path
 from nexa.errors import NexaError, WorkerError
 from nexa.files import write_json
 from nexa.worker.command import worker_environment
+from nexa.worker.container import contained
 from nexa.worker.identity import ProcessIdentity
 from nexa.worker.output import redirect_to
 from nexa.worker.place import WorkerPlace, read_plan
@@ -38,8 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(error.message)
         return NOT_VISIBLE_EXIT_CODE
     words = node_argv(plan, place, node=node, num_nodes=num_nodes, rendezvous=rendezvous)
-    launch = {"env": environment_of(plan)}
+    launch = {**plan["launch"], "env": environment_of(plan)}
     environment = worker_environment(os.environ, launch, place.run_dir, place.attempt)
+    words, environment = contained(
+        launch, words, environment, place.run_dir, place.attempt, node=node, several_nodes=num_nodes > 1
+    )
     try:
         if num_nodes > 1:
             redirect_to(place.run_dir / "logs" / f"{attempt}-node{node}.log")

@@ -59,7 +59,7 @@ class SlurmScheduler(Scheduler):
         needed = ("ssh",) if remote else ("sbatch", "squeue", "scancel", "scontrol")
         missing = [name for name in needed if shutil.which(name) is None]
         if not missing:
-            return container_problems(options)
+            return container_problems(recipe, options)
         hint = "run the command on a login node of the cluster, or name one in slurm.host"
         return [
             Problem(

@@ -12,6 +12,9 @@ from nexa.worker.command import worker_argv
 from nexa.worker.place import WorkerPlace
 from nexa_slurm.allocation import Allocation
 
+# The kind of environment that is the launching one's own.
+CURRENT = "current"
+
 
 def srun_argv(plan: Mapping[str, Any], place: WorkerPlace, allocation: Allocation) -> list[str]:
     """Return the command that starts `nexa_slurm.node` once on every node of the job. Raises NexaError."""
@@ -45,7 +48,8 @@ def srun_argv(plan: Mapping[str, Any], place: WorkerPlace, allocation: Allocatio
 def node_argv(plan: Mapping[str, Any], place: WorkerPlace, *, node: int, num_nodes: int, rendezvous: str) -> list[str]:
     """Return the command that one node's task becomes: its workers, or the container that holds them."""
     launch = dict(plan["launch"])
-    launch["python"] = _options(plan).get("python") or launch["python"]
+    if launch.get("environment", {}).get("kind", CURRENT) == CURRENT:
+        launch["python"] = _options(plan).get("python") or launch["python"]
     container = _options(plan).get("container")
     if container is not None:
         launch["python"] = container["python"]

@@ -111,16 +111,20 @@ def test_a_failing_command_before_the_workers_is_named(runs):
     assert "test -e /absent" in (run.path / "logs" / "1-supervisor.log").read_text()
 
 
-def test_a_container_holds_the_workers(runs, tmp_path, monkeypatch):
-    # A stand-in for Apptainer that only runs what it is given; the command line is what counts.
-    program = tmp_path / "bin" / "apptainer"
+def apptainer(folder: Path, image: str) -> Path:
+    """A stand-in for Apptainer that notes its words and runs what follows the image; its folder."""
+    program = folder / "bin" / "apptainer"
     program.parent.mkdir()
     program.write_text(
-        f'#!/bin/bash\nprintf "%s\\n" "$@" > {tmp_path}/words\n'
-        'while [ "$1" != image.sif ]; do shift; done\nshift\nexec "$@"\n'
+        f'#!/bin/bash\nprintf "%s\\n" "$@" > {folder}/words\n'
+        f'while [ "$1" != {image} ]; do shift; done\nshift\nexec "$@"\n'
     )
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return program.parent
+
+
+def test_a_container_holds_the_workers(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{apptainer(tmp_path, 'image.sif')}:{os.environ['PATH']}")
     container = {
         "image": "image.sif",
         "mounts": ["/data:/data:ro"],
@@ -133,6 +137,18 @@ def test_a_container_holds_the_workers(runs, tmp_path, monkeypatch):
     binds = [words[i + 1] for i, word in enumerate(words) if word == "--bind"]
     assert binds == [str(run.path), str(tmp_path / "artifacts"), "/data:/data:ro"]
     assert words[words.index("image.sif") - 1] == "--cleanenv"
+
+
+def test_the_container_of_the_recipes_environment_holds_the_workers(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{apptainer(tmp_path, 'image.sif')}:{os.environ['PATH']}")
+    run = runs.make(steps=3)
+    plan = json.loads((run.path / "plan.json").read_text())
+    plan["launch"]["container"] = {"runtime": "apptainer", "image": "image.sif", "mounts": ["/data:/data:ro"]}
+    (run.path / "plan.json").write_text(json.dumps(plan))
+    assert runs.await_end(runs.start(run)).state is State.COMPLETED
+    words = (tmp_path / "words").read_text().splitlines()
+    assert words[0] == "exec"
+    assert words[words.index("image.sif") + 1] == sys.executable
 
 
 def test_one_task_of_an_array_is_cancelled_alone(runs):
