@@ -18,8 +18,7 @@ from nexa.files import write_json
 from nexa.worker.command import worker_environment
 from nexa.worker.identity import ProcessIdentity
 from nexa.worker.output import redirect_to
-from nexa.worker.place import WorkerPlace
-from nexa.worker.session import read_plan
+from nexa.worker.place import WorkerPlace, read_plan
 from nexa_slurm.tasks import environment_of, local_path, node_argv
 
 NOT_VISIBLE_EXIT_CODE = 93

@@ -32,7 +32,7 @@ def srun_argv(plan: Mapping[str, Any], place: WorkerPlace, allocation: Allocatio
         # srun does not take sbatch's --cpus-per-task over.
         processes = int(plan["resources"]["processes_per_node"])
         argv.append(f"--cpus-per-task={cluster['cpus_per_node'] or cluster['threads_per_process'] * processes}")
-    python = sys.executable
+    python = options.get("python") or sys.executable
     container = options.get("container")
     if container is not None and container["runtime"] == "pyxis":
         mounts = ",".join(f"{mount}:{mount}" if ":" not in mount else mount for mount in mounts_of(plan, place))
@@ -45,6 +45,7 @@ def srun_argv(plan: Mapping[str, Any], place: WorkerPlace, allocation: Allocatio
 def node_argv(plan: Mapping[str, Any], place: WorkerPlace, *, node: int, num_nodes: int, rendezvous: str) -> list[str]:
     """Return the command that one node's task becomes: its workers, or the container that holds them."""
     launch = dict(plan["launch"])
+    launch["python"] = _options(plan).get("python") or launch["python"]
     container = _options(plan).get("container")
     if container is not None:
         launch["python"] = container["python"]

@@ -1,4 +1,4 @@
-"""Cross-entropy of an output head, fused with the head: no tensor of all logits ever exists.
+"""Losses of an output head, fused with the head: no tensor of all logits ever exists.
 
 Gradients are computed in the forward pass, chunk by chunk, from logits that are then dropped; so a
 step needs chunk × vocabulary floats instead of tokens × vocabulary. Only positions that carry loss
@@ -7,7 +7,7 @@ are multiplied at all.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ _UNDERFLOWN = 1e-30
 """Below this a probability in fp32 may have lost digits, and its logarithm with them."""
 
 
-class _Head:
+class Head:
     """An output head at work on chunks of positions, in buffers that all chunks share.
 
     Fresh memory for every chunk would cost a page fault for every 4 KB of it, as long as the softmax takes.
@@ -43,6 +43,11 @@ class _Head:
             torch.addmm(self.bias, hidden, self.weight.T, out=products)
         return wide if wide.dtype == products.dtype else wide.copy_(products)
 
+    def fresh_logits(self, hidden: Tensor) -> Tensor:
+        """Logits of a few positions, in memory of their own."""
+        logits = functional.linear(hidden, self.weight, self.bias)
+        return logits.to(self._wide.dtype)
+
     def narrow(self, gradient: Tensor) -> Tensor:
         """The gradient of a chunk's logits in the dtype of products."""
         products = self._products[: len(gradient)]
@@ -59,8 +64,7 @@ class _Head:
         of_targets = probabilities.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
         losses = of_targets.log().neg_()
         if (lost := (of_targets < _UNDERFLOWN).nonzero().squeeze(-1)).numel():
-            rows = functional.linear(hidden[lost], self.weight, self.bias).to(logits.dtype)
-            losses[lost] = functional.cross_entropy(rows, targets[lost], reduction="none")
+            losses[lost] = functional.cross_entropy(self.fresh_logits(hidden[lost]), targets[lost], reduction="none")
         return losses, probabilities
 
 
@@ -74,29 +78,68 @@ def _from_largest(logits: Tensor, probabilities: Tensor, targets: Tensor) -> Ten
     return log_sum_exp - logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
 
 
-class _FusedLinearCrossEntropy(torch.autograd.Function):
-    """Sum of cross-entropies of `hidden @ weight.T + bias`, times `scale`."""
+class GivenLogits(Head):
+    """A head whose logits are computed already: what stands for `hidden` is the logits themselves."""
+
+    def __init__(self) -> None:
+        pass
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """A copy of the logits, which the caller may change."""
+        return self.fresh_logits(hidden)
+
+    def fresh_logits(self, hidden: Tensor) -> Tensor:
+        """The same."""
+        return hidden.to(_sum_dtype(hidden), copy=True)
+
+
+class Objective(Protocol):
+    """A loss that is a sum over positions, each a function of its logits."""
+
+    def __call__(self, head: Head, hidden: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """Loss of each position of a chunk, [n], and its gradient with respect to the logits, [n, vocabulary].
+
+        hidden: of the chunk, in the head's dtype; rows: its place among all positions. The gradient may lie in a
+        buffer that the next call overwrites.
+        """
+
+
+class CrossEntropy:
+    """Cross-entropy to `targets`, int64 [n], none of them IGNORED."""
+
+    def __init__(self, targets: Tensor) -> None:
+        self.targets = targets
+
+    def __call__(self, head: Head, hidden: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """See `Objective`."""
+        targets = self.targets[rows]
+        losses, gradient = head.losses(hidden, targets)
+        gradient[torch.arange(len(targets), device=targets.device), targets] -= 1.0
+        return losses, gradient
+
+
+class _FusedHead(torch.autograd.Function):
+    """Sum of an objective over the positions of `hidden @ weight.T + bias`, times `scale`."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scale: float, chunk: int
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, objective: Objective, scale: float, chunk: int
     ) -> Tensor:
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
         dtype = _product_dtype(hidden)
         # A mean's factor can push fp16 below its smallest number, so it is applied in fp32, at the end.
         early, late = (1.0, scale) if dtype == torch.float16 else (scale, 1.0)
         with torch.autocast(hidden.device.type, enabled=False):
-            head = _Head(weight, bias, dtype, min(chunk, len(targets)))
+            head = Head(weight, bias, dtype, min(chunk, len(hidden)))
             total = hidden.new_zeros((), dtype=_sum_dtype(hidden))
             grad_hidden = torch.empty_like(hidden) if need_hidden else None
             grad_weight = None
             grad_bias = torch.zeros_like(bias) if need_bias else None
-            for start in range(0, len(targets), chunk):
+            for start in range(0, len(hidden), chunk):
                 rows = slice(start, start + chunk)
                 part = hidden[rows].to(dtype)
-                losses, gradient = head.losses(part, targets[rows])
+                losses, gradient = objective(head, part, rows)
                 total += losses.sum()
-                gradient[torch.arange(len(part), device=part.device), targets[rows]] -= 1.0
                 if grad_bias is not None:
                     grad_bias += gradient.sum(0)
                 gradient = head.narrow(gradient)
@@ -142,8 +185,56 @@ def _sum_dtype(hidden: Tensor) -> torch.dtype:
     return torch.float64 if hidden.dtype == torch.float64 else torch.float32
 
 
-def _labelled(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Flat positions that carry loss, and what `hidden` and `targets` hold there."""
+def fused_head_loss(
+    hidden: Tensor, weight: Tensor, objective: Objective, *, bias: Tensor | None = None, scale: float, chunk: int
+) -> Tensor:
+    """Return `scale` × the sum of an objective over the positions of an output head, in fp32.
+
+    hidden: [n, width]; weight: [vocabulary, width]. Under autocast the products run in its dtype and the rest in fp32.
+    Without gradients enabled only the loss is kept. The result does not depend on `chunk` beyond rounding.
+    """
+    if torch.is_grad_enabled():
+        return _FusedHead.apply(hidden, weight, bias, objective, scale, chunk)
+    total = hidden.new_zeros((), dtype=_sum_dtype(hidden))
+    dtype = _product_dtype(hidden)
+    with torch.autocast(hidden.device.type, enabled=False):
+        head = Head(weight, bias, dtype, min(chunk, len(hidden)))
+        for start in range(0, len(hidden), chunk):
+            rows = slice(start, start + chunk)
+            total += objective(head, hidden[rows].to(dtype), rows)[0].sum()
+    return total * scale
+
+
+class _WholeLogits(torch.autograd.Function):
+    """Sum of an objective over the positions of whole logits, times `scale`."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, objective: Objective, scale: float, chunk: int) -> Tensor:
+        total = logits.new_zeros((), dtype=_sum_dtype(logits))
+        gradients = torch.empty_like(logits)
+        head = GivenLogits()
+        with torch.autocast(logits.device.type, enabled=False):
+            for start in range(0, len(logits), chunk):
+                rows = slice(start, start + chunk)
+                losses, gradient = objective(head, logits[rows], rows)
+                total += losses.sum()
+                gradients[rows] = gradient * scale
+        ctx.save_for_backward(gradients)
+        return total * scale
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        (gradients,) = ctx.saved_tensors
+        return gradients * grad_output, None, None, None
+
+
+def logits_loss(logits: Tensor, objective: Objective, *, scale: float, chunk: int) -> Tensor:
+    """Return `scale` × the sum of an objective over whole logits [n, vocabulary], for heads that are no plain product."""
+    return _WholeLogits.apply(logits, objective, scale, chunk)
+
+
+def labelled(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Flat positions that carry loss, and what `hidden` [..., width] and `targets` [...] hold there."""
     trained = (targets != IGNORED).flatten().nonzero().squeeze(-1)
     return trained, hidden.flatten(0, -2).index_select(0, trained), targets.flatten().index_select(0, trained)
 
@@ -154,20 +245,10 @@ def linear_cross_entropy(
     """Return `scale` × the sum over positions of the cross-entropy of an output head.
 
     hidden: [..., width]; weight: [vocabulary, width]; targets: [...], token ids, IGNORED where no loss
-    is taken. Under autocast the products run in its dtype and the rest in fp32. Without gradients
-    enabled only the loss is computed. The result does not depend on `chunk` beyond rounding.
+    is taken. For the rest see `fused_head_loss`.
     """
-    _, hidden, targets = _labelled(hidden, targets)
-    if torch.is_grad_enabled():
-        return _FusedLinearCrossEntropy.apply(hidden, weight, bias, targets, scale, chunk)
-    total = hidden.new_zeros((), dtype=_sum_dtype(hidden))
-    dtype = _product_dtype(hidden)
-    with torch.autocast(hidden.device.type, enabled=False):
-        head = _Head(weight, bias, dtype, min(chunk, len(targets)))
-        for start in range(0, len(targets), chunk):
-            rows = slice(start, start + chunk)
-            total += head.losses(hidden[rows].to(dtype), targets[rows])[0].sum()
-    return total * scale
+    _, hidden, targets = labelled(hidden, targets)
+    return fused_head_loss(hidden, weight, CrossEntropy(targets), bias=bias, scale=scale, chunk=chunk)
 
 
 @torch.no_grad()
@@ -178,8 +259,8 @@ def sample_targets(
 
     Shapes as for `linear_cross_entropy`. Uses the device's default generator.
     """
-    trained, hidden, own = _labelled(hidden, targets)
-    head = _Head(weight, bias, _product_dtype(hidden), min(chunk, len(own)))
+    trained, hidden, own = labelled(hidden, targets)
+    head = Head(weight, bias, _product_dtype(hidden), min(chunk, len(own)))
     sampled = targets.flatten().clone()
     with torch.autocast(hidden.device.type, enabled=False):
         for start in range(0, len(own), chunk):

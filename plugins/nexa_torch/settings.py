@@ -36,6 +36,8 @@ _LANGUAGE_KEYS = (
     "samples.*",
 )
 """What language models and text data alone have; another task heeds those that its spec names."""
+_METHOD_KEYS = ("distill.*",)
+"""What belongs to single methods: heeded by the tasks whose spec names it."""
 
 
 def answer_settings(recipe: Recipe) -> Sequence[SettingAnswer]:
@@ -66,7 +68,8 @@ def _task(recipe: Recipe) -> TaskSpec | None:
 
 def _task_refusal(task: TaskSpec, path: str) -> str | None:
     """Why a task does not heed a recipe key, None where it does."""
-    if LANGUAGE not in task.capabilities and _matches(path, _LANGUAGE_KEYS) and not _matches(path, task.honours):
+    asked = _METHOD_KEYS if LANGUAGE in task.capabilities else (*_METHOD_KEYS, *_LANGUAGE_KEYS)
+    if _matches(path, asked) and not _matches(path, task.honours):
         return f"task {task.name} has no such thing"
     return f"task {task.name} does not heed it" if _matches(path, task.refuses) else None
 
@@ -118,6 +121,20 @@ def _schedule_field(field: str) -> _Rule:
 def _not_streamed(reason: str) -> _Rule:
     """The rule of a field that streamed data rules out."""
     return lambda recipe: reason if recipe.data.streaming else None
+
+
+def _other_methods(recipe: Recipe) -> str | None:
+    return (
+        f"method {recipe.method} of this backend has no use for it; backend hf trains dpo, kto, orpo, reward and grpo"
+    )
+
+
+def _format(recipe: Recipe) -> str | None:
+    if recipe.data.format in ("preference", "unpaired", "prompts"):
+        return (
+            f"rows of the layout {recipe.data.format} are for the methods dpo, kto, orpo, reward and grpo of backend hf"
+        )
+    return None
 
 
 def _window(recipe: Recipe) -> str | None:
@@ -198,6 +215,8 @@ def _target_modules(recipe: Recipe) -> str | None:
 _REFUSALS: Mapping[str, _Rule] = {
     "model.revision": _revision,
     **{f"model.{size}": _architecture_only for size in ("d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff")},
+    **{path: _other_methods for path in Recipe.leaf_paths() if path.startswith(("preference.", "rollouts."))},
+    "data.format": _format,
     "data.split": _data_split,
     "data.expected_dataset_hash": _not_streamed("streamed data is never read whole before it is trained on"),
     "data.stream_window": _window,

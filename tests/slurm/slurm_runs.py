@@ -82,7 +82,10 @@ class SlurmRuns:
         attempt = run.create_attempt(1, resume_from=None, reason="launched")
         plan = run.plan
         submission = SlurmScheduler().plan(
-            Recipe.from_document(plan["recipe"]), attempt, LaunchSpec(**plan["launch"]), Resources(**plan["resources"])
+            Recipe.from_document(plan["recipe"]),
+            attempt,
+            LaunchSpec.from_document(plan["launch"]),
+            Resources(**plan["resources"]),
         )
         return attempt, submission
 

@@ -89,6 +89,20 @@ def test_a_node_that_can_not_write_is_named(runs):
     assert "can't be written" in status.reason
 
 
+def test_a_node_that_does_not_start_is_named_in_time(runs, tmp_path):
+    python = tmp_path / "python"
+    hang = '[ "$SLURM_PROCID" = 1 ] && [ "$2" = nexa_slurm.node ] && exec sleep 1000'
+    python.write_text(f'#!/bin/sh\n{hang}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    run = runs.launch(nodes=2, slurm={"python": str(python), "node_start_seconds": 4}, steps=3)
+    status = runs.await_end(run)
+    assert status.state is State.FAILED
+    assert "no sign of n" in status.reason
+    assert "slurm.node_start_seconds" in status.reason
+    (joined,) = (json.loads(path.read_text())["node"] for path in (run.attempts[0].path / "nodes").iterdir())
+    assert joined not in status.reason
+
+
 def test_modules_commands_and_environment_reach_the_workers(runs, tmp_path):
     modules = tmp_path / "modules.sh"
     modules.write_text('module() { export LOADED="${LOADED-}$2;"; }\n')

@@ -90,6 +90,27 @@ def test_each_task_is_stopped_alone_and_the_limit_holds(workspace, cluster):
     until(lambda: states(sweep), lambda seen: seen == ["stopped"] * 4)
 
 
+def test_one_task_of_a_partly_begun_array_is_requeued_alone(workspace):
+    words = ("sweep", "echo.yaml", "--scheduler", "slurm", "--max-concurrent", "1", "echo.delay_seconds=0.05")
+    nexa(workspace, *words, "training.max_steps=1001,1002")
+    sweep = newest(workspace)
+    first, second = sweep.runs()
+    until(lambda: states(sweep), lambda seen: seen == ["running", "queued"])
+    until(lambda: run_statuses([first])[0].step or 0, lambda step: step > 3)
+    nexa(workspace, "requeue", first.run_id)
+    # Slurm delays a requeued task, so that the one that waited takes its place.
+    until(lambda: len(first.attempts), lambda count: count == 2)
+    until(lambda: states(sweep), lambda seen: seen == ["queued", "running"])
+    assert first.attempts[0].read("exit")["reason"].startswith("requeued by the user; the job goes back")
+    # Where it waits already there is nothing to do, now or at its next start.
+    nexa(workspace, "requeue", first.run_id)
+    assert first.attempts[1].requested("requeue") is None
+    assert len(second.attempts) == 1
+    nexa(workspace, "sweep", "stop", "latest")
+    until(lambda: states(sweep), lambda seen: seen == ["stopped"] * 2)
+    assert [len(run.attempts) for run in sweep.runs()] == [2, 1]
+
+
 LAUNCH_AND_DIE = """
 import os, signal, sys
 import nexa_slurm.scheduler as module

@@ -14,8 +14,9 @@ FILE_KEYS = (
     "data.validation.remote_uri",
     "data.local_cache_root",
     "model.chat_template",
+    "distill.dataset",
 )
-MODEL_KEYS = ("model.name", "model.tokenizer")
+MODEL_KEYS = ("model.name", "model.tokenizer", "distill.teacher")
 STORE_KEY = "artifacts.store_uri"
 
 

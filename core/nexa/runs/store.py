@@ -21,10 +21,9 @@ from nexa.files import read_json, write_json, write_json_once
 from nexa.runs.ids import RUNS_DIR_HINT, make_folder, pick_id, unwritable
 from nexa.scheduler import Attempt
 from nexa.worker.identity import ProcessIdentity
-from nexa.worker.place import plan_path
+from nexa.worker.place import PLAN_SCHEMA, plan_path
 
 RUN_SCHEMA = 1
-PLAN_SCHEMA = 1
 SWEEPS_FOLDER = "sweeps"
 """Folder of sweeps below that of runs."""
 
