@@ -62,14 +62,6 @@ asyncio.run(main())
 _STARTS = 7
 
 
-def main():
-    async with NexaApp(Services(settings=Settings(runs_dir=Path(sys.argv[1])))).run_test() as pilot:
-        await pilot.pause(0)
-        print(time.perf_counter() - begin)
-asyncio.run(main())
-"""
-
-
 def main(argv: list[str]) -> None:
     """Measure and print, one figure a line; takes no options."""
     with tempfile.TemporaryDirectory() as folder:
