@@ -1,4 +1,4 @@
-"""GRPO with a reference model that is given, an order of prompts that a resumed run continues, and a count of tokens."""
+"""GRPO with a reference model that is given, an order of prompts that a resumed run keeps, and a count of tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from trl import GRPOTrainer
-from trl.trainer.utils import RepeatSampler
+from trl.models import prepare_deepspeed, prepare_fsdp
+from trl.trainer.utils import RepeatSampler, add_fused_lm_head
+
+from nexa_hf.trainers.reference import drop_copied_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -22,15 +25,25 @@ class ReferencedGRPOTrainer(GRPOTrainer):
     """
 
     def __init__(self, *, args: GRPOConfig, ref_model: PreTrainedModel | None = None, **arguments: Any) -> None:
-        if ref_model is None:
-            super().__init__(args=args, **arguments)
-            return
-        # Without a divergence to measure, TRL loads no model of its own.
         without = copy.copy(args)
-        without.beta = 0.0
+        if ref_model is not None:
+            # Without a divergence to measure, TRL loads no model of its own.
+            without.beta = 0.0
         super().__init__(args=without, **arguments)
         self.args.beta = self.beta = args.beta
-        self.ref_model = self.accelerator.prepare_model(ref_model, evaluation_mode=True)
+        drop_copied_adapter(self.accelerator.unwrap_model(self.model))
+        if ref_model is not None:
+            self.ref_model = self._prepared(ref_model)
+
+    def _prepared(self, reference: PreTrainedModel) -> Any:
+        """The reference model as TRL prepares one."""
+        cast = self.args.cast_lm_head_to_fp32
+        add_fused_lm_head(reference, temperature=self.temperature, cast_lm_head_to_fp32=cast)
+        if self.is_deepspeed_enabled:
+            return prepare_deepspeed(reference, self.accelerator)
+        if self.is_fsdp_enabled:
+            return prepare_fsdp(reference, self.accelerator)
+        return self.accelerator.prepare_model(reference, evaluation_mode=True)
 
     def _get_train_sampler(self, dataset: Any = None) -> RepeatSampler:
         sampler = super()._get_train_sampler(dataset)

@@ -1,4 +1,4 @@
-"""What DPO and KTO share: data that is encoded already, and a reference that a resumed run finds unchanged."""
+"""A reference that resumed runs find unchanged, and what DPO and KTO share beside it: data that is encoded already."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ class EncodedWithReference:
         return super().compute_ref_log_probs(model, inputs)  # type: ignore[misc]
 
     def _drop_copied_adapter(self) -> None:
-        model = self.accelerator.unwrap_model(self.model)  # type: ignore[attr-defined]
-        if _ADAPTER in getattr(model, "peft_config", {}):
-            model.delete_adapter(_ADAPTER)
+        drop_copied_adapter(self.accelerator.unwrap_model(self.model))  # type: ignore[attr-defined]
+
+
+def drop_copied_adapter(model: Any) -> None:
+    """Remove TRL's copy of the adapter, where it made one."""
+    if _ADAPTER in getattr(model, "peft_config", {}):
+        model.delete_adapter(_ADAPTER)
