@@ -150,6 +150,13 @@ class TorchBackend(Backend):
             raise UserError(f"{checkpoint} was trained by task {task}, which does not talk")
         return open_chat(checkpoint)
 
+    def export(self, checkpoint: Path, destination: Path, *, merge: bool) -> Mapping[str, Any]:
+        """Write a checkpoint's model for transformers or PEFT; see `nexa.backend.Backend.export`."""
+        require_packages()
+        from nexa_torch.export import export_model
+
+        return export_model(checkpoint, destination, merge=merge)
+
 
 def missing_packages(names: Sequence[str] = _REQUIRED) -> list[str]:
     """Those of the named packages that are not installed; nothing is imported."""

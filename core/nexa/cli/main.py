@@ -55,6 +55,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "doctor": CommandEntry("nexa.cli.doctor:command", "Check this machine and say what to install.", "Prepare"),
     "artifacts": CommandEntry("nexa.cli.artifacts:command", "List, verify and clean up checkpoints.", "Use"),
     "chat": CommandEntry("nexa.cli.chat:command", "Talk to a checkpoint.", "Use"),
+    "export": CommandEntry("nexa.cli.export:command", "Write a checkpoint's model for other programs.", "Use"),
     "generate": CommandEntry("nexa.cli.generate:command", "Continue a text with a checkpoint.", "Use"),
     "conformance": CommandEntry(
         "nexa.cli.conformance:command", "Compare a backend with a reference, check by check.", "Extend"
