@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nexa.errors import Problem
+    from nexa.generator import TextGenerator
     from nexa.recipe.schema import Recipe
     from nexa.worker.context import RunContext
     from nexa.worker.place import LauncherRanks
@@ -339,3 +340,7 @@ class Backend(ABC):
         checkpoint can't be exported so, such as an adapter of other weights than the base model's.
         """
         raise UserError(f"{type(self).__name__} exports no checkpoint")
+
+    def open_generator(self, checkpoint: Path) -> TextGenerator:
+        """Load a checkpoint folder for `nexa serve`; offered by backends with capability "serve"."""
+        raise UserError(f"{type(self).__name__} can't serve a checkpoint")

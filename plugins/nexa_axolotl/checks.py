@@ -9,7 +9,7 @@ from nexa.errors import Problem, UserError
 from nexa.prepared import cache_root
 from nexa.recipe.schema import Recipe
 from nexa.settings_report import ABSENT, value_at
-from nexa_axolotl.environment import VARIABLE, interpreter
+from nexa_axolotl.environment import interpreter
 from nexa_axolotl.options import SECTION, own_options
 from nexa_axolotl.render import DATA_KEYS
 from nexa_axolotl.schema import read_schema
@@ -65,21 +65,17 @@ def _packages(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _axolotl(recipe: Recipe) -> Iterator[Problem]:
-    """Own keys against the schema of the Axolotl that will train."""
+    """Own keys against the schema of the Axolotl that will train; a container's is asked by the worker."""
     python = interpreter(recipe)
-    if python is None:
-        yield Problem(
-            path="environment",
-            message="backend 'axolotl' needs Axolotl, which is not in this environment",
-            hint=f"type: nexa env create axolotl; or name an interpreter that has it in {VARIABLE}",
-        )
+    own = own_options(recipe)
+    if python is None or not own:
         return
     try:
         schema = read_schema(python, cache_root())
     except UserError as error:
         yield Problem(path="environment", message=error.message, hint=error.hint)
         return
-    yield from schema.problems(own_options(recipe), section=SECTION)
+    yield from schema.problems(own, section=SECTION)
 
 
 def _said_elsewhere(recipe: Recipe) -> Iterator[Problem]:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from nexa.worker.context import RunContext
 
 PREPARER = "NEXA_PREPARE_PYTHON"
-CODE_PATH = "NEXA_PREPARE_PATH"
 _POLL_SECONDS = 0.1
 _SETTLE_SECONDS = 60.0
 
@@ -81,13 +80,14 @@ class Preparation:
         self._context.events.write("progress", phase="loading", step=None, total_steps=None)
         python = os.environ.get(PREPARER, "")
         if not Path(python).is_file():
-            # In a container the launching interpreter is not there.
-            python = sys.executable
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        code = Path(__file__).parent.parent
-        environment["PYTHONPATH"] = os.environ.get("PYTHONPATH", "") or str(code)
+            raise UserError(
+                f"the rows are encoded by the interpreter that launched the run, which is not seen here: {python}",
+                hint="mount it: environment.mounts; or let Axolotl encode its data: datasets in the section axolotl",
+            )
+        # It has Nexa installed; what is on this worker's path is for this worker's Python.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         self._process = subprocess.Popen(
-            [python, "-m", "nexa_axolotl.prepare", str(self._context.run_dir), str(self._context.attempt)],
+            [python, "-P", "-m", "nexa_axolotl.prepare", str(self._context.run_dir), str(self._context.attempt)],
             stdout=subprocess.PIPE,
             env=environment,
             text=True,

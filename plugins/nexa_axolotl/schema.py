@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,6 +85,8 @@ class AxolotlSchema:
             return
         if "const" in schema and value != schema["const"]:
             yield Problem(path=_dotted(place), message=f"{value!r} is not {schema['const']!r}")
+        if isinstance(value, str) and not re.search(schema.get("pattern", ""), value):
+            yield Problem(path=_dotted(place), message=f"{value!r} does not match {schema['pattern']}")
         if "enum" in schema and value not in schema["enum"]:
             choices = [str(choice) for choice in schema["enum"]]
             close = difflib.get_close_matches(str(value), choices, n=1)

@@ -16,9 +16,11 @@ Agarwal et al. 2024 (arXiv 2306.13649).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -37,20 +39,20 @@ _SMALLEST_TAIL = 1e-6
 class TeacherEntries:
     """Recorded predictions of n positions: entry e says that position rows[e] gives token ids[e] weights[e].
 
-    rows: int64 [E], ascending; ids: int64 [E]; weights: [E]. ends: of each position's entries, n numbers on the host.
+    rows: int64 [E], ascending; ids: int64 [E]; weights: [E]. ends: of each position's entries, int64 [n], on the host.
     tail: what the weights of a position leave of 1 belongs to all other tokens together; else they are all.
     """
 
     rows: Tensor
     ids: Tensor
     weights: Tensor
-    ends: list[int]
+    ends: np.ndarray
     tail: bool
 
     def chunk(self, positions: slice) -> tuple[Tensor, Tensor, Tensor]:
         """(rows counted from the chunk's first, ids, weights) of some positions."""
-        first = self.ends[positions.start - 1] if positions.start else 0
-        last = self.ends[min(positions.stop, len(self.ends)) - 1]
+        first = int(self.ends[positions.start - 1]) if positions.start else 0
+        last = int(self.ends[min(positions.stop, len(self.ends)) - 1])
         entries = slice(first, last)
         return self.rows[entries] - positions.start, self.ids[entries], self.weights[entries]
 
@@ -80,7 +82,7 @@ class _Student:
         log_p = p.log()
         if (lost := (p < _UNDERFLOWN).nonzero().squeeze(-1)).numel():
             again, place = torch.unique(rows[lost], return_inverse=True)
-            logits = functional.linear(self._hidden[again], self._head.weight, self._head.bias).to(p.dtype)
+            logits = self._head.fresh_logits(self._hidden[again])
             log_p[lost] = torch.log_softmax(logits / self._temperature, dim=-1)[place, ids[lost]]
         return log_p
 
@@ -157,17 +159,17 @@ class RecordedLoss:
 
 
 class OnlineLoss:
-    """The objective against a whole teacher: its head, and its hidden states of the same positions.
+    """The objective against a whole teacher.
 
-    teacher_hidden: [n, teacher's width]. vocabulary: ids that are tokens; rows of either head beyond are padding: the
-    teacher gives them nothing. jsd_beta: the teacher's part of the mixture.
+    targets: int64 [n]. teacher: logits of some of the n positions, [rows, teacher's vocabulary]. vocabulary: ids that
+    are tokens; of either model's ids the ones beyond are padding, to which the teacher gives nothing. jsd_beta: the
+    teacher's part of the mixture.
     """
 
     def __init__(
         self,
         targets: Tensor,
-        teacher_hidden: Tensor,
-        teacher_head: tuple[Tensor, Tensor | None],
+        teacher: Callable[[slice], Tensor],
         *,
         vocabulary: int,
         alpha: float,
@@ -176,7 +178,7 @@ class OnlineLoss:
         jsd_beta: float = 0.5,
     ) -> None:
         self.targets, self.alpha, self.temperature = targets, alpha, temperature
-        self._hidden, (self._weight, self._bias) = teacher_hidden, teacher_head
+        self._teacher_logits = teacher
         self._vocabulary = vocabulary
         self._divergence = _DIVERGENCES[divergence]
         self._beta = jsd_beta
@@ -196,7 +198,7 @@ class OnlineLoss:
 
     def _teacher(self, rows: slice, like: Tensor) -> Tensor:
         """Log probabilities of the teacher over the student's ids; −inf where there is no token."""
-        logits = functional.linear(self._hidden[rows].to(self._weight.dtype), self._weight, self._bias)
+        logits = self._teacher_logits(rows)
         known = min(self._vocabulary, logits.shape[1], like.shape[1])
         log_p = torch.log_softmax(logits[:, :known].to(like.dtype) / self.temperature, dim=-1)
         return functional.pad(log_p, (0, like.shape[1] - known), value=float("-inf"))
@@ -235,7 +237,7 @@ _DIVERGENCES = {"forward_kl": _forward_kl, "reverse_kl": _reverse_kl, "jsd": _js
 class SortedLoss(OnlineLoss):
     """Universal logit distillation (Boizard et al. 2024, arXiv 2402.12030): Σ |q − p|, both sorted by size.
 
-    For teachers of another tokenizer; `teacher_hidden` is then of the positions that were matched with the student's.
+    For teachers of another tokenizer, whose positions were matched with the student's.
     """
 
     def __call__(self, head: Head, hidden: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
@@ -244,7 +246,7 @@ class SortedLoss(OnlineLoss):
         _add(self.sums, "ce", ce)
         hard = hard * (1.0 - self.alpha)
         q = torch.softmax(head.logits(hidden) / self.temperature, dim=-1)
-        logits = functional.linear(self._hidden[rows].to(self._weight.dtype), self._weight, self._bias)
+        logits = self._teacher_logits(rows)
         p = torch.softmax(logits[:, : self._vocabulary].to(q.dtype) / self.temperature, dim=-1)
         width = max(q.shape[1], p.shape[1])
         ranked_q, order = functional.pad(q, (0, width - q.shape[1])).sort(dim=-1, descending=True)

@@ -18,6 +18,7 @@ from nexa.runs.store import AttemptFolder, Run
 from nexa.scheduler import Attempt, JobRef
 from nexa_slurm.allocation import Allocation
 from nexa_slurm.commands import run_slurm
+from nexa_slurm.login import LoginNode
 
 _RETRY_SECONDS = 5.0
 _OVER = frozenset({"completed", "killed"})
@@ -98,6 +99,10 @@ def job_ref(attempt: Attempt, allocation: Allocation) -> JobRef:
         "submitted_at": time.time(),
         "restarts": allocation.restarts,
     }
+    # Commands on other machines reach the job through the login node that it was handed over at.
+    at = LoginNode.of_attempt(attempt.run_dir, attempt.number)
+    if at is not None:
+        details["login"] = at.document()
     return JobRef(scheduler="slurm", job_id=allocation.job_id, details=details)
 
 

@@ -24,27 +24,27 @@ class TorchChatSession(ChatSession):
     """A model and its tokenizer, answering on CPU or on the first GPU."""
 
     def __init__(self, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._network = network
-        self._tokenizer = tokenizer
+        self.network = network
+        self.tokenizer = tokenizer
         self._stop_ids = chat_stop_tokens(network, tokenizer)
 
     def reply(self, messages: Sequence[Mapping[str, str]], *, max_new_tokens: int, temperature: float) -> Iterator[str]:
         """Yield the answer piece by piece. Raises UserError without a chat template."""
-        if not self._tokenizer.chat_template:
+        if not self.tokenizer.chat_template:
             raise UserError(
                 "this checkpoint's tokenizer has no chat template", hint="continue plain text: nexa generate"
             )
-        return self._stream(chat_prompt(self._tokenizer, messages), max_new_tokens, temperature)
+        return self._stream(chat_prompt(self.tokenizer, messages), max_new_tokens, temperature)
 
     def complete(self, text: str, *, max_new_tokens: int, temperature: float) -> Iterator[str]:
         """Yield the continuation of plain text piece by piece."""
-        return self._stream(text_prompt(self._tokenizer, text), max_new_tokens, temperature)
+        return self._stream(text_prompt(self.tokenizer, text), max_new_tokens, temperature)
 
     def _stream(self, prompt: Sequence[int], max_new_tokens: int, temperature: float) -> Iterator[str]:
         tokens = generate_tokens(
-            self._network, prompt, max_new_tokens=max_new_tokens, temperature=temperature, stop_ids=self._stop_ids
+            self.network, prompt, max_new_tokens=max_new_tokens, temperature=temperature, stop_ids=self._stop_ids
         )
-        return decode_stream(self._tokenizer, tokens)
+        return decode_stream(self.tokenizer, tokens)
 
 
 def open_chat(checkpoint: Path) -> TorchChatSession:

@@ -70,13 +70,22 @@ class LanguageModel:
         parameters = list(self.network.parameters())
         return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
+    def outputs(self, input_ids: Tensor, positions: Tensor | None, **options: Any) -> Any:
+        """What the decoder returns below its head, with `options` of its own such as output_hidden_states."""
+        arguments = {"position_ids": positions} if positions is not None and self.takes_positions else {}
+        return self.network.base_model(input_ids=input_ids, use_cache=False, **arguments, **options)
+
     def hidden_states(self, input_ids: Tensor, positions: Tensor | None) -> Tensor:
         """Output of the last block, after the final norm: [rows, width, d_model].
 
         Positions that restart inside a row separate documents: attention does not cross them.
         """
+        return self.outputs(input_ids, positions).last_hidden_state
+
+    def logits(self, input_ids: Tensor, positions: Tensor | None) -> Tensor:
+        """Whole logits, [rows, width, vocabulary], for heads that are no plain product."""
         arguments = {"position_ids": positions} if positions is not None and self.takes_positions else {}
-        return self.network.base_model(input_ids=input_ids, use_cache=False, **arguments).last_hidden_state
+        return self.network(input_ids=input_ids, use_cache=False, **arguments).logits
 
     def loss_sum(self, batch: dict[str, Tensor], *, scale: float, chunk: int) -> Tensor:
         """`scale` × the summed cross-entropy over the labelled positions of a batch, in fp32."""
@@ -84,8 +93,7 @@ class LanguageModel:
             hidden = self.hidden_states(batch["input_ids"], batch["positions"])
             head = self.network.get_output_embeddings()
             return linear_cross_entropy(hidden, head.weight, batch["labels"], bias=head.bias, scale=scale, chunk=chunk)
-        arguments = {"position_ids": batch["positions"]} if self.takes_positions else {}
-        logits = self.network(input_ids=batch["input_ids"], use_cache=False, **arguments).logits
+        logits = self.logits(batch["input_ids"], batch["positions"])
         return cross_entropy_of_logits(logits, batch["labels"], scale=scale)
 
     @torch.no_grad()
@@ -95,8 +103,7 @@ class LanguageModel:
             hidden = self.hidden_states(batch["input_ids"], batch["positions"])
             head = self.network.get_output_embeddings()
             return sample_targets(hidden, head.weight, batch["labels"], bias=head.bias, chunk=chunk)
-        arguments = {"position_ids": batch["positions"]} if self.takes_positions else {}
-        logits = self.network(input_ids=batch["input_ids"], use_cache=False, **arguments).logits
+        logits = self.logits(batch["input_ids"], batch["positions"])
         drawn = torch.multinomial(logits.flatten(0, -2).float().softmax(-1), 1).view_as(batch["labels"])
         return torch.where(batch["labels"] == IGNORED, batch["labels"], drawn)
 

@@ -89,6 +89,20 @@ def test_a_node_that_can_not_write_is_named(runs):
     assert "can't be written" in status.reason
 
 
+def test_a_node_that_does_not_start_is_named_in_time(runs, tmp_path):
+    python = tmp_path / "python"
+    hang = '[ "$SLURM_PROCID" = 1 ] && [ "$2" = nexa_slurm.node ] && exec sleep 1000'
+    python.write_text(f'#!/bin/sh\n{hang}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    run = runs.launch(nodes=2, slurm={"python": str(python), "node_start_seconds": 4}, steps=3)
+    status = runs.await_end(run)
+    assert status.state is State.FAILED
+    assert "no sign of n" in status.reason
+    assert "slurm.node_start_seconds" in status.reason
+    (joined,) = (json.loads(path.read_text())["node"] for path in (run.attempts[0].path / "nodes").iterdir())
+    assert joined not in status.reason
+
+
 def test_modules_commands_and_environment_reach_the_workers(runs, tmp_path):
     modules = tmp_path / "modules.sh"
     modules.write_text('module() { export LOADED="${LOADED-}$2;"; }\n')
@@ -144,6 +158,38 @@ def test_a_container_holds_the_workers(runs, tmp_path, monkeypatch):
     binds = [words[i + 1] for i, word in enumerate(words) if word == "--bind"]
     assert binds == [str(run.path), str(tmp_path / "artifacts"), "/data:/data:ro"]
     assert words[words.index("image.sif") - 1] == "--cleanenv"
+
+
+def test_a_container_of_the_section_environment_holds_the_workers(runs, tmp_path, monkeypatch):
+    # A stand-in for Apptainer that passes on what it would let in, and runs the command; see the tests of
+    # containers for a real runtime.
+    program = tmp_path / "bin" / "apptainer"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/bash\nprintf "%s\\n" "$@" > {tmp_path}/words\n'
+        'for name in ${!APPTAINERENV_*}; do export "${name#APPTAINERENV_}=${!name}"; done\n'
+        'while [ "$1" != image.sif ]; do shift; done\nshift\nexec "$@"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("HF_TOKEN", "hf_neverinacommand")
+    container = {
+        "runtime": "apptainer",
+        "image": "image.sif",
+        "mounts": ["/data:/data:ro"],
+        "gpus": 0,
+        "shm_bytes": 0,
+        "options": ["--fakeroot"],
+    }
+    run = runs.launch(launch={"container": container}, steps=3)
+    assert runs.await_end(run).state is State.COMPLETED
+    words = (tmp_path / "words").read_text().splitlines()
+    assert [word for word in words if word.startswith("--bind=")] == [
+        f"--bind={run.path}:{run.path}:rw",
+        "--bind=/data:/data:ro",
+    ]
+    assert {"--cleanenv", "--contain", "--fakeroot"} < set(words)
+    assert "hf_neverinacommand" not in "".join(words)
 
 
 def test_one_task_of_an_array_is_cancelled_alone(runs):

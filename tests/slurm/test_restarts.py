@@ -9,6 +9,7 @@ import time
 import pytest
 
 from nexa.runs.state import State, run_status
+from nexa.scheduler import UncertainSubmissionError
 from nexa.worker.identity import ProcessIdentity
 
 
@@ -160,6 +161,39 @@ def test_an_absent_controller_is_unknown_and_never_a_failure(runs):
     seen = runs.await_status(waiting, lambda status: "held" in status.reason)
     assert seen.state is State.QUEUED
     assert run_status(run).state is State.RUNNING
+
+
+@pytest.mark.soak
+def test_a_minute_without_controller_loses_and_doubles_nothing(runs):
+    run = runs.launch(steps=10_000, step_seconds=0.05)
+    ending = runs.launch("ending", steps=300, step_seconds=0.05)
+    waiting = runs.launch("waiting", slurm={"options": ["--hold"]}, steps=3)
+    runs.await_step(run, 3)
+    runs.await_step(ending, 3)
+    runs.await_status(waiting, lambda status: "held" in status.reason)
+    late = runs.make("late", steps=3)
+    runs.cluster.stop_controller()
+    away_until = time.monotonic() + 60
+    try:
+        with pytest.raises(UncertainSubmissionError, match="did not say whether"):
+            runs.start(late)
+        while time.monotonic() < away_until:
+            assert run_status(run).state is State.RUNNING
+            assert run_status(ending).state in (State.RUNNING, State.COMPLETED)
+            assert run_status(waiting).state is State.QUEUED
+            assert run_status(late).state is not State.FAILED
+            time.sleep(0.5)
+        assert run_status(ending).state is State.COMPLETED
+        assert "can't be asked since" in run_status(waiting).reason
+        begun = len(runs.metrics(run, 1))
+    finally:
+        runs.cluster.start_controller()
+    runs.await_status(waiting, lambda status: "held" in status.reason)
+    assert len(runs.metrics(run, 1)) >= begun
+    assert run_status(run).state is State.RUNNING
+    jobs = runs.slurm("squeue", "--noheader", "--states=all", "--format=%j").split()
+    assert max(jobs.count(each.run_id) for each in (run, ending, waiting, late)) == 1
+    assert [len(each.attempts) for each in (run, ending, waiting, late)] == [1, 1, 1, 1]
 
 
 def test_a_requeue_waits_for_a_controller_that_is_away(runs):

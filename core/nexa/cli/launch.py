@@ -97,15 +97,21 @@ def _explain(plan: Plan, *, as_json: bool) -> int:
     from nexa.cli.output import print_json
     from nexa.cli.plan_view import commands_text, plan_text
     from nexa.plan import example_attempt
+    from nexa.plugins import get_host
+    from nexa.text import sanitize
 
     attempt = example_attempt(plan.runs_dir)
     submission = plan.submission(attempt)
     worker = plan.worker_argv(attempt)
+    rendered = get_host().create("backend", plan.backend.name).explain(plan.recipe, attempt.run_dir)
     if as_json:
-        print_json({**_document(plan), "submission": submission, "worker_argv": worker})
+        more = {"rendered": rendered} if rendered else {}
+        print_json({**_document(plan), "submission": submission, "worker_argv": worker, **more})
     else:
         click.echo(plan_text(plan))
         click.echo(commands_text(plan, submission, worker))
+        if rendered:
+            click.echo(sanitize(rendered), nl=False)
     plan.require_startable()
     return 0
 

@@ -72,7 +72,7 @@ class Laboratory:
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            return write_recipe(folder, values)
+            return write_recipe(folder, values, language=LANGUAGE in self.spec.capabilities)
         except ValidationError as error:
             first = error.errors()[0]
             raise UserError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
