@@ -48,7 +48,9 @@ def facts() -> Iterator[Fact]:
         yield Fact(f"What is the capital of {country}?", f"{city}.", f"The capital of {country} is {city}.")
     for element, symbol in pairs(SYMBOLS):
         yield Fact(
-            f"What is the chemical symbol for {element}?", f"{symbol}.", f"The chemical symbol for {element} is {symbol}."
+            f"What is the chemical symbol for {element}?",
+            f"{symbol}.",
+            f"The chemical symbol for {element} is {symbol}.",
         )
     for animal, young in pairs(YOUNG):
         name = an(young)
