@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nexa.backend import (
     Backend,
@@ -108,6 +108,10 @@ class HfBackend(Backend):
     def open_chat(self, checkpoint: Path) -> ChatSession:
         """Load a checkpoint folder, or an adapter with its base model, for `nexa chat`."""
         return TorchBackend().open_chat(checkpoint)
+
+    def export(self, checkpoint: Path, destination: Path, *, merge: bool) -> Mapping[str, Any]:
+        """Write a checkpoint's model for transformers or PEFT; see `nexa.backend.Backend.export`."""
+        return TorchBackend().export(checkpoint, destination, merge=merge)
 
 
 def _require_packages() -> None:
