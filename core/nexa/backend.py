@@ -11,15 +11,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from nexa.compat import StrEnum
 from nexa.errors import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nexa.errors import Problem
+    from nexa.generator import TextGenerator
     from nexa.recipe.schema import Recipe
     from nexa.worker.context import RunContext
     from nexa.worker.place import LauncherRanks
@@ -44,19 +45,52 @@ class Resources:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ContainerSpec:
+    """The container that one node's workers run in.
+
+    runtime: "docker", "podman" or "apptainer". image: as that runtime names it. mounts: SOURCE:TARGET:MODE,
+    MODE ro or rw, beside the run folder, which is always writable at its own path. gpus: how many are passed
+    in; 0 for none. shm_bytes: size of its shared memory. options: further ones of the runtime's command.
+    """
+
+    runtime: str
+    image: str
+    mounts: Sequence[str] = ()
+    gpus: int = 0
+    shm_bytes: int = 0
+    options: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class LaunchSpec:
     """How one node's workers are started.
+
+    A backend names its own interpreter; the plan puts another in its place where the recipe's section
+    `environment` says so, and fills in the fields below `env`.
 
     python: interpreter of the environment the worker runs in.
     factory: "module:attribute" of the backend object in that environment.
     processes_per_node: above 1, `torch.distributed.run` starts and supervises the ranks.
     env: variables added to the worker's environment; no secrets, since plans are printed.
+    code: folder with the worker's part of Nexa and of the plugins, put on the interpreter's path; None where
+    they are installed there. probes: modules that must be importable there. environment: what is known of it
+    ("kind", "name", "digest", "python"), for the record. container: None where there is none.
     """
 
     python: str
     factory: str
     processes_per_node: int = 1
     env: Mapping[str, str] = field(default_factory=dict)
+    code: str | None = None
+    probes: Sequence[str] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    container: ContainerSpec | None = None
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> LaunchSpec:
+        """Read the section `launch` of a plan."""
+        container = document.get("container")
+        return cls(**{**document, "container": ContainerSpec(**container) if container else None})
 
 
 class Answer(StrEnum):
@@ -217,6 +251,19 @@ class Backend(ABC):
         A refused field that the recipe sets away from its default stops the launch.
         """
 
+    def effective(self, recipe: Recipe) -> Mapping[str, Any]:
+        """Return the configuration that `run` trains by: what the trainer is given, by the trainer's own names.
+
+        JSON values, nested as the trainer likes, defaults filled in: the arguments of its constructors, its
+        configuration file, its command line. It is made by the functions that `run` itself uses, so that
+        the two can't differ, and without reading data or importing anything heavy. What Nexa acts on
+        itself (`nexa.settings_report.CORE_FIELDS`) need not be in it.
+
+        `nexa.testing.settings.SettingsContract` changes every recipe field in turn and wants this, or the answer
+        of `settings`, to change with it. Raises UserError for a recipe that the trainer can't take.
+        """
+        raise UserError(f"{type(self).__name__} does not show the configuration it trains by")
+
     @abstractmethod
     def plan(self, recipe: Recipe, resources: Resources) -> LaunchSpec:
         """Return how the workers are started. Pure: same input, same output, no side effect."""
@@ -224,6 +271,13 @@ class Backend(ABC):
     def estimate(self, recipe: Recipe, resources: Resources) -> Estimate:
         """Return what the run is expected to need; nothing known unless a backend says so."""
         return Estimate()
+
+    def explain(self, recipe: Recipe, run_dir: Path) -> str:
+        """Return the configuration that the trainer will be given, as text for `nexa launch --explain`.
+
+        run_dir: the run's folder, which need not exist. Empty where there is nothing to show beside the settings.
+        """
+        return ""
 
     @abstractmethod
     def preview(self, recipe: Recipe) -> Preview:
@@ -276,3 +330,17 @@ class Backend(ABC):
     def open_chat(self, checkpoint: Path) -> ChatSession:
         """Load a checkpoint folder for `nexa chat`; offered by backends with capability "chat"."""
         raise UserError(f"{type(self).__name__} can't talk to a checkpoint")
+
+    def export(self, checkpoint: Path, destination: Path, *, merge: bool) -> Mapping[str, Any]:
+        """Write a checkpoint's model into the empty folder `destination`; offered with capability "export".
+
+        The result is for other programs, without trainer state. merge: an adapter becomes part of its base model, and
+        what is returned tells by which `largest_difference` of logits, as a share of the largest, on how many `prompts`
+        it differs from the adapter, within which `tolerance`, and the name of its `base`. Raises UserError where the
+        checkpoint can't be exported so, such as an adapter of other weights than the base model's.
+        """
+        raise UserError(f"{type(self).__name__} exports no checkpoint")
+
+    def open_generator(self, checkpoint: Path) -> TextGenerator:
+        """Load a checkpoint folder for `nexa serve`; offered by backends with capability "serve"."""
+        raise UserError(f"{type(self).__name__} can't serve a checkpoint")

@@ -28,6 +28,7 @@ from nexa.specs import (
     ObserverSpec,
     PluginSpec,
     RecipeFolder,
+    RewardSpec,
     SchedulerSpec,
     TaskSpec,
 )
@@ -41,6 +42,7 @@ _HOOK_RESULTS: dict[str, type[PluginSpec] | type[RecipeFolder]] = {
     "nexa_register_distillers": DistillerSpec,
     "nexa_register_artifact_stores": ArtifactStoreSpec,
     "nexa_register_observers": ObserverSpec,
+    "nexa_register_rewards": RewardSpec,
     "nexa_register_recipe_folders": RecipeFolder,
 }
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -225,6 +227,8 @@ def _check_spec(hook: str, spec: PluginSpec) -> None:
         raise PluginDefectError(f"{where}: `capabilities` must be a frozenset of strings")
     if isinstance(spec, BackendSpec) and not (_is_names(spec.methods, tuple) and spec.methods):
         raise PluginDefectError(f"{where}: `methods` must be a tuple with at least one method name")
+    if isinstance(spec, BackendSpec) and not (_is_names(spec.requirements, tuple) and _is_names(spec.probes, tuple)):
+        raise PluginDefectError(f"{where}: `requirements` and `probes` must be tuples of texts")
     if isinstance(spec, TaskSpec):
         if not (_is_names(spec.honours, tuple) and _is_names(spec.refuses, tuple)):
             raise PluginDefectError(f"{where}: `honours` and `refuses` must be tuples of recipe keys")

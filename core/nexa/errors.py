@@ -4,6 +4,7 @@ NexaError                 exit code 1: the run or the machine failed
 ├── UserError             exit code 2: what was typed or written must change
 │   ├── RecipeError       one or more problems in a recipe, each with its place
 │   ├── DataError         a data file is missing, empty or malformed
+│   ├── RewardError       a reward raised, or its score is no finite number
 │   ├── PluginError       a plugin is unknown, duplicated or fails to load
 │   └── RunError          a run does not exist or can't do what was asked
 ├── ArtifactError         an artifact is damaged, missing or can't be stored
@@ -76,6 +77,10 @@ class RecipeError(UserError):
 
 class DataError(UserError):
     """A data file is missing, empty or malformed; the message names file and row."""
+
+
+class RewardError(UserError):
+    """A reward raised, or gave a score that is no finite number; the message names reward, row and answer."""
 
 
 class PluginError(UserError):

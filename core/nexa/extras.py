@@ -40,7 +40,7 @@ def extra_named(name: str) -> str | None:
 
 
 def install_hint(error: BaseException, distribution: str) -> str | None:
-    """Return what to type after an import failed: for a missing module, the extra that has it.
+    """Return what to type after an import failed: for a missing module, the smallest extra that has it.
 
     `distribution` is the plugin's own; its extras are searched before Nexa's.
     """
@@ -48,9 +48,9 @@ def install_hint(error: BaseException, distribution: str) -> str | None:
         return None
     module = _normal(error.name.partition(".")[0])
     for owner in dict.fromkeys((distribution, FIRST_PARTY_DISTRIBUTION)):
-        for extra, packages in extras_of(owner).items():
-            if module in packages:
-                return pip_line(extra, owner)
+        having = {extra: packages for extra, packages in extras_of(owner).items() if module in packages}
+        if having:
+            return pip_line(min(having, key=lambda extra: len(having[extra])), owner)
     return f"install the package that provides the module {error.name!r} into this environment"
 
 

@@ -25,8 +25,8 @@ from nexa.supervisor import conclude
 from nexa.worker.command import ATTEMPT_VARIABLE, RUN_DIR_VARIABLE
 from nexa.worker.failure import record_failure, reserve_error_file
 from nexa.worker.identity import ProcessIdentity
-from nexa.worker.place import LauncherRanks, WorkerPlace
-from nexa.worker.session import WorkerSession, read_plan
+from nexa.worker.place import LauncherRanks, WorkerPlace, read_plan
+from nexa.worker.session import WorkerSession
 from nexa.worker.stop import SIGNALS
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from nexa.specs import (
     DistillerSpec,
     ObserverSpec,
     RecipeFolder,
+    RewardSpec,
     SchedulerSpec,
     TaskSpec,
 )
@@ -55,6 +56,12 @@ def nexa_register_artifact_stores() -> Iterable[ArtifactStoreSpec]:
 @hookspec
 def nexa_register_observers() -> Iterable[ObserverSpec]:
     """Return the consumers of run events (experiment trackers) this plugin provides."""
+    raise AssertionError("hook specifications are never called")
+
+
+@hookspec
+def nexa_register_rewards() -> Iterable[RewardSpec]:
+    """Return the rewards of answers this plugin provides."""
     raise AssertionError("hook specifications are never called")
 
 

@@ -38,12 +38,14 @@ def code_revision(folder: Path) -> CodeRevision | None:
     None where there is no git, no work tree, no commit yet, or no answer within ten seconds: lineage
     is recorded where it exists and never stops a run.
     """
-    root = _git(folder, "rev-parse", "--show-toplevel")
-    revision = _git(folder, "rev-parse", "HEAD")
+    place = _git(folder, "rev-parse", "--show-toplevel", "HEAD")
+    if place is None:
+        return None
     # Untracked files don't count: run folders and artifacts may lie in the work tree.
     status = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    if root is None or revision is None or status is None:
+    if status is None:
         return None
+    root, _, revision = place.rpartition("\n")
     return CodeRevision(root=root, revision=revision, dirty=bool(status))
 
 

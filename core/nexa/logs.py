@@ -18,14 +18,16 @@ from nexa.text import redactor, sanitize
 _MARK = '{"ts":'
 
 
-def configure_logging(stream: IO[str], *, run_id: str, attempt: int, rank: int | str) -> None:
+def configure_logging(stream: IO[str], *, run_id: str, attempt: int, rank: int | str, libraries: bool = True) -> None:
     """Send all log records of this process, of any library, as JSON lines to `stream`.
 
-    rank: of a worker, or a word such as "supervisor".
+    rank: of a worker, or a word such as "supervisor". libraries: whether code of others runs here, which may
+    log through structlog; that takes long to load.
     """
     bound = {"run": run_id, "attempt": attempt, "rank": rank}
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_structlog_formatter(bound) or _JsonFormatter(bound, redactor()))
+    formatter = _structlog_formatter(bound) if libraries else None
+    handler.setFormatter(formatter or _JsonFormatter(bound, redactor()))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)

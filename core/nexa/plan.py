@@ -7,14 +7,19 @@ the same plan is printed by a dry run and carried out by a launch.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import nexa
 from nexa.backend import Resources
+from nexa.discovery import FIRST_PARTY_DISTRIBUTION
+from nexa.environments.containers import runtime_problems
 from nexa.errors import NexaError, Problem, RecipeError
 from nexa.nearby import nearby
+from nexa.recipe.sections.environment import CURRENT
 from nexa.scheduler import Attempt
 from nexa.settings_report import SettingLine, refused_settings, settings_report
 from nexa.uris import absolute_uri, is_uri
@@ -22,7 +27,8 @@ from nexa.uris import absolute_uri, is_uri
 if TYPE_CHECKING:
     from nexa.backend import Backend, Estimate, LaunchSpec
     from nexa.batch import BatchPlan
-    from nexa.plugins import PluginHost
+    from nexa.environments.choose import Placement
+    from nexa.plugins import Kind, PluginHost
     from nexa.recipe.load import LoadedRecipe
     from nexa.recipe.schema import Recipe
     from nexa.scheduler import Scheduler, Submission
@@ -38,9 +44,9 @@ class Plan:
     """What a launch will do.
 
     backend, scheduler, store, observers: the chosen plugins' specs. store_uri: always with a scheme.
-    resources, batch, worker: machines, batch maths, and how a worker is started. estimate: formulas,
-    not measurements. settings: the backend's answer for every recipe field. obstacles: what stops this
-    plan from starting here and now, such as GPUs this machine lacks; empty when it can start.
+    resources, batch, environment, worker: machines, batch maths, where workers run and how one is started.
+    estimate: formulas, not measurements. settings: the backend's answer for every recipe field. obstacles: what
+    stops this plan from starting here and now, such as GPUs this machine lacks; empty when it can start.
     `scheduler_plugin` is the scheduler itself, which writes the submission of each attempt.
     """
 
@@ -55,6 +61,7 @@ class Plan:
     runs_dir: Path
     resources: Resources
     batch: BatchPlan
+    environment: Placement
     worker: LaunchSpec
     estimate: Estimate
     settings: Sequence[SettingLine]
@@ -98,19 +105,24 @@ class Plan:
 
         Above one node FIRST_NODE:PORT stands for the meeting point that only the allocation knows.
         """
-        from nexa.worker.command import worker_argv
+        from nexa.worker.command import worker_argv, worker_environment
+        from nexa.worker.container import contained
 
-        return worker_argv(
-            asdict(self.worker),
+        launch, several = asdict(self.worker), self.resources.num_nodes > 1
+        argv = worker_argv(
+            launch,
             attempt.run_dir,
             attempt.number,
             num_nodes=self.resources.num_nodes,
-            rendezvous=EXAMPLE_RENDEZVOUS if self.resources.num_nodes > 1 else None,
+            rendezvous=EXAMPLE_RENDEZVOUS if several else None,
         )
+        variables = worker_environment({}, launch, attempt.run_dir, attempt.number)
+        return contained(launch, argv, variables, attempt.run_dir, attempt.number, several_nodes=several)[0]
 
     def document(self) -> dict[str, Any]:
         """The plan as JSON values: what `plan.json` holds but for what each run adds to it."""
         return {
+            "nexa_version": nexa.__version__,
             "recipe": self.recipe.document(),
             "launch": asdict(self.worker),
             "resources": asdict(self.resources),
@@ -146,10 +158,14 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings, pla
     store_uri = absolute_uri(recipe.artifacts.store_uri or settings.store_uri, Path.cwd())
     resources = resources_of(recipe)
     lines = settings_report(recipe, backend.settings(recipe))
+    placement = _current_place() if placed else _placement(recipe, backend, host, settings, store_uri)
+    recipe_there = with_environment(recipe, placement)
 
     problems = [
         *_method_problems(recipe, backend_spec, host),
-        *backend.check(recipe),
+        *placement.problems,
+        *runtime_problems(recipe, here=recipe.scheduler == "local"),
+        *backend.check(recipe_there),
         *(() if placed else scheduler.check(recipe, resources)),
     ]
     # Who looked at a field itself knows better what is wrong with it.
@@ -161,7 +177,7 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings, pla
     if batch is None:
         raise RecipeError(obstacles)
     try:
-        worker = backend.plan(recipe, resources)
+        worker = placement.apply(backend.plan(recipe_there, resources), recipe, resources, store_uri)
         estimate = backend.estimate(recipe, resources)
     except NexaError:
         if obstacles:
@@ -179,12 +195,64 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings, pla
         runs_dir=settings.runs_dir,
         resources=resources,
         batch=batch,
+        environment=placement,
         worker=worker,
         estimate=estimate,
         settings=tuple(lines),
         obstacles=obstacles,
         scheduler_plugin=scheduler,
     )
+
+
+def _current_place() -> Placement:
+    """Where workers run that stand on their machines already."""
+    from nexa.environments.choose import Placement
+
+    return Placement(kind="current", name="current", python=sys.executable)
+
+
+def _placement(recipe: Recipe, backend: Backend, host: PluginHost, settings: Settings, store_uri: str) -> Placement:
+    """Where the workers run, by the recipe's section `environment`."""
+    from nexa.environments.choose import WorkerCode, choose
+
+    spec, task = host.spec("backend", recipe.backend), host.task_of(recipe.backend, recipe.method)
+    chosen: list[tuple[Kind, str]] = [
+        ("backend", spec.name),
+        ("artifact-store", store_uri.partition(":")[0]),
+        *(("observer", name) for name in recipe.tracking.observers),
+    ]
+    specs: list[PluginSpec] = [host.spec(kind, name) for kind, name in chosen]
+    factories = [own.factory for own in specs] + ([task.factory, task.data_module] if task is not None else [])
+    distributions = [host.provider_of(kind, name).distribution for kind, name in chosen]
+    try:
+        own_python = backend.plan(recipe, resources_of(recipe)).python
+    except NexaError:
+        # Told below, with everything else that is wrong.
+        own_python = sys.executable
+    return choose(
+        recipe,
+        spec,
+        own_python=own_python,
+        distribution=distributions[0],
+        root=settings.environments_dir,
+        make_code=lambda probes: WorkerCode.of(
+            settings.environments_dir,
+            factories=factories,
+            distributions=[*distributions, FIRST_PARTY_DISTRIBUTION],
+            probes=probes,
+        ),
+    )
+
+
+def with_environment(recipe: Recipe, placement: Placement) -> Recipe:
+    """The recipe as a backend is asked about it: with the environment that was chosen.
+
+    Its `environment.name` is the path of the chosen interpreter, or "current"; a container stays as it is.
+    """
+    if recipe.environment.container is not None or not placement.python:
+        return recipe
+    name = CURRENT if placement.is_current else placement.python
+    return recipe.model_copy(update={"environment": recipe.environment.model_copy(update={"name": name})})
 
 
 def resources_of(recipe: Recipe) -> Resources:

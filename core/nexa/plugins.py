@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from nexa.discovery import Failure, Provider, installed_providers, load_all
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
     from nexa.backend import Backend
     from nexa.distiller import Distiller
     from nexa.observer import Observer
+    from nexa.reward import Reward
     from nexa.scheduler import Scheduler
 
-CreatedKind = Literal["backend", "scheduler", "distiller", "artifact-store", "observer"]
+CreatedKind = Literal["backend", "scheduler", "distiller", "artifact-store", "observer", "reward"]
 """Kinds whose plugin is an object that the host makes."""
 Kind = Literal[CreatedKind, "task"]
 Status = Literal["ok", "duplicate", "error", "slow", "off"]
@@ -40,6 +42,7 @@ CONTRACTS: Mapping[str, str] = {
     "distiller": "nexa.distiller:Distiller",
     "artifact-store": "nexa.artifacts:ArtifactStore",
     "observer": "nexa.observer:Observer",
+    "reward": "nexa.reward:Reward",
 }
 """Contract class of each kind that the host makes, as "module:attribute"; a task's belongs to its backend."""
 
@@ -131,12 +134,18 @@ class PluginHost:
     @overload
     def create(self, kind: Literal["observer"], name: str) -> Observer: ...
 
-    def create(self, kind: CreatedKind, name: str) -> Any:
-        """Return a new plugin object. Raises PluginError, also when its libraries are missing."""
+    @overload
+    def create(self, kind: Literal["reward"], name: str, options: Mapping[str, Any] = ...) -> Reward: ...
+
+    def create(self, kind: CreatedKind, name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Any:
+        """Return a new plugin object. Raises PluginError, also when its libraries are missing.
+
+        options: keyword arguments of the factory, for kinds whose factory takes them.
+        """
         provider, spec = self._find(kind, name)
         contract = load_target(CONTRACTS[kind])
         try:
-            plugin = load_target(spec.factory)()
+            plugin = load_target(spec.factory)(**options)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -167,11 +176,16 @@ class PluginHost:
             raise PluginError(f"the recipe section {section!r} is claimed by {claims}", hint="uninstall one of them")
         return _options_class(provider, spec)
 
+    def options_of(self, kind: Kind, name: str) -> type[BaseModel] | None:
+        """The model of the options of one plugin, None when it takes none. Raises PluginError as `spec` does."""
+        provider, spec = self._find(kind, name)
+        return _options_class(provider, spec) if spec.options_model else None
+
     def option_sections(self) -> tuple[str, ...]:
         """Return the names of all recipe sections that plugins define; loads every plugin."""
         self._load_rest(LISTING_TIMEOUT_S)
         specs = (spec for provider in self._enabled for spec in provider.contents.specs)
-        return tuple(sorted({spec.name for spec in specs if spec.options_model}))
+        return tuple(sorted({spec.name for spec in specs if spec.options_model and spec.own_section}))
 
     def recipe_folders(self) -> tuple[RecipeFolder, ...]:
         """Return the recipe folders plugins ship; loads every plugin, skips broken ones."""
@@ -222,7 +236,9 @@ class PluginHost:
             if provider.name == section:
                 provider.load()
             found += [
-                (provider, spec) for spec in provider.contents.specs if spec.name == section and spec.options_model
+                (provider, spec)
+                for spec in provider.contents.specs
+                if spec.name == section and spec.options_model and spec.own_section
             ]
         return found
 

@@ -19,8 +19,7 @@ from nexa.errors import UserError
 from nexa.uris import absolute_uri
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
-    from pydantic_settings import BaseSettings
+    from pydantic import BaseModel, ValidationError
 
 PROJECT_FILE = "nexa.toml"
 
@@ -42,6 +41,8 @@ class Settings:
 
     runs_dir: folder of run directories (NEXA_RUNS_DIR; default `runs` in the current folder).
     store_uri: artifact store, as a URI (NEXA_STORE_URI; default `artifacts` in the current folder).
+    environments_dir: folder of environments that `nexa env` makes, on a disk that all nodes share where runs
+        go to other machines (NEXA_ENVIRONMENTS_DIR; default ~/.local/share/nexa/environments).
     scheduler: scheduler of recipes that name none (NEXA_SCHEDULER; default "local").
     defaults: options of plugins under every recipe's own, by plugin section, such as a Slurm
         partition (NEXA_DEFAULTS as JSON, or a table such as `[defaults.slurm]`).
@@ -51,6 +52,7 @@ class Settings:
 
     runs_dir: Path = Path("runs")
     store_uri: str = "artifacts"
+    environments_dir: Path = field(default_factory=lambda: user_data() / "environments")
     scheduler: str = "local"
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tui: TuiSettings = field(default_factory=TuiSettings)
@@ -58,6 +60,7 @@ class Settings:
 
 
 _NAMES = tuple(setting.name for setting in fields(Settings) if setting.name != "sources")
+_TEXTS = ("runs_dir", "store_uri", "environments_dir", "scheduler")
 
 
 def get_settings() -> Settings:
@@ -81,12 +84,18 @@ def get_settings() -> Settings:
         settings,
         runs_dir=here / settings.runs_dir.expanduser(),
         store_uri=absolute_uri(settings.store_uri, here),
+        environments_dir=here / settings.environments_dir.expanduser(),
     )
 
 
 def user_config() -> Path:
     """The user's own settings file; it need not exist."""
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "nexa" / "config.toml"
+
+
+def user_data() -> Path:
+    """The user's own folder of data that Nexa makes; it need not exist."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "nexa"
 
 
 def _files() -> Iterator[Path]:
@@ -110,8 +119,9 @@ def _read_file(path: Path) -> dict[str, Any]:
             values = tomllib.load(stream)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: can't be read: {error}") from None
-    if isinstance(values.get("runs_dir"), str):
-        values["runs_dir"] = str(path.parent / Path(values["runs_dir"]).expanduser())
+    for name in ("runs_dir", "environments_dir"):
+        if isinstance(values.get(name), str):
+            values[name] = str(path.parent / Path(values[name]).expanduser())
     if isinstance(values.get("store_uri"), str):
         values["store_uri"] = absolute_uri(values["store_uri"], path.parent)
     return values
@@ -119,17 +129,45 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 def _validate(layers: Mapping[str, dict[str, Any]], variables: Mapping[str, str]) -> dict[str, Any]:
     """The settings that are given somewhere, strongest layer first, with their types checked."""
+    given: dict[str, Any] = {}
+    for layer in (*reversed(list(layers.values())), _from_variables(variables)):
+        given = _merged(given, layer)
+    if all(name in _TEXTS and isinstance(value, str) for name, value in given.items()):
+        # Nothing to check, so that the library that checks need not be loaded.
+        return {name: Path(value) if name.endswith("_dir") else value for name, value in given.items()}
     from pydantic import ValidationError
-    from pydantic_settings import SettingsError
 
     try:
-        model = _settings_model()(layers=list(layers.values()))
-    except SettingsError as error:
-        names = ", ".join(f"${variable}" for variable in variables.values())
-        raise UserError(f"settings can't be read from {names}: {error}", hint="NEXA_DEFAULTS holds JSON") from None
+        checked = _settings_model().model_validate(given)
     except ValidationError as error:
         raise UserError("\n".join(_explain(error, layers, variables))) from None
-    return {name: getattr(model, name) for name in model.model_fields_set}
+    return {name: getattr(checked, name) for name in checked.model_fields_set}
+
+
+def _from_variables(variables: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that variables give: text, or JSON for those that hold more than a text."""
+    import json
+
+    given = {name.upper(): value for name, value in os.environ.items()}
+    values: dict[str, Any] = {}
+    for name, variable in variables.items():
+        try:
+            values[name] = given[variable] if name in _TEXTS else json.loads(given[variable])
+        except ValueError as error:
+            raise UserError(
+                f"settings can't be read from ${variable}: {error}", hint=f"{variable} holds JSON"
+            ) from None
+    return values
+
+
+def _merged(weaker: Mapping[str, Any], stronger: Mapping[str, Any]) -> dict[str, Any]:
+    """One layer over another, tables key by key."""
+    tables = {
+        name: _merged(weaker[name], value)
+        for name, value in stronger.items()
+        if isinstance(value, dict) and isinstance(weaker.get(name), dict)
+    }
+    return {**weaker, **stronger, **tables}
 
 
 def _explain(
@@ -153,29 +191,11 @@ def _explain(
 
 
 @cache
-def _settings_model() -> type[BaseSettings]:
-    """The pydantic-settings model of `Settings`; made on demand, because its library loads slowly."""
-    from pydantic import create_model
-    from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
-
-    class LayeredSettings(BaseSettings):
-        """Environment first, then the files given as `layers`."""
-
-        model_config = SettingsConfigDict(env_prefix="NEXA_", env_ignore_empty=True, extra="forbid")
-
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            layers = init_settings()["layers"]
-            return (env_settings, *(InitSettingsSource(settings_cls, layer) for layer in layers))
+def _settings_model() -> type[BaseModel]:
+    """`Settings` as a model that checks types and refuses unknown names; made on demand: pydantic loads slowly."""
+    from pydantic import ConfigDict, create_model
 
     types = get_type_hints(Settings)
     defaults = Settings()
     definitions: dict[str, Any] = {name: (types[name], getattr(defaults, name)) for name in _NAMES}
-    return create_model("SettingsModel", __base__=LayeredSettings, **definitions)
+    return create_model("SettingsModel", __config__=ConfigDict(extra="forbid"), **definitions)

@@ -13,7 +13,19 @@ if TYPE_CHECKING:
     from nexa.recipe.schema import Recipe
     from nexa.recipe.sections.base import Section
 
-_ABSENT = object()
+CORE_FIELDS = frozenset(
+    (
+        *("schema_version", "extends", "description", "tags", "method", "backend", "scheduler", "run.name", "meta"),
+        *(f"checkpointing.{key}" for key in ("keep_last", "keep_best", "monitor", "mode")),
+        *(f"cluster.{key}" for key in ("num_nodes", "gpus_per_node", "processes_per_node", "cpus_per_node")),
+        *(f"cluster.{key}" for key in ("memory_per_node", "time_limit", "stop_lead_seconds", "max_restarts")),
+        *("artifacts.store_uri", "artifacts.labels", "tracking.observers"),
+        *(f"environment.{key}" for key in ("name", "container", "runtime", "python", "mounts", "shm_size", "options")),
+    )
+)
+"""Recipe fields that Nexa acts on itself, or hands to a scheduler, a store or an observer, whichever backend trains."""
+ABSENT = object()
+"""Stands for the value of a field whose section is null."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +67,12 @@ def settings_report(recipe: Recipe, answers: Sequence[SettingAnswer]) -> list[Se
         answer = by_path.get(path) or SettingAnswer(
             path=path, answer=Answer.REFUSED, detail=f"backend {recipe.backend!r} gives no answer for it"
         )
-        value = _value_at(values, path)
+        value = value_at(values, path)
         lines.append(
             SettingLine(
                 path=path,
-                value=None if value is _ABSENT else value,
-                is_set=value is not _ABSENT and value != _value_at(defaults, path),
+                value=None if value is ABSENT else value,
+                is_set=value is not ABSENT and value != value_at(defaults, path),
                 answer=answer.answer,
                 detail=answer.detail,
             )
@@ -99,11 +111,11 @@ def _defaults(model: type[Section]) -> dict[str, Any]:
     return defaults
 
 
-def _value_at(document: Mapping[str, Any], path: str) -> Any:
-    """Value at a dotted path; absent when a section on the way is null or missing."""
+def value_at(document: Mapping[str, Any], path: str) -> Any:
+    """Value at a dotted path of a recipe's document; `ABSENT` when a section on the way is null or missing."""
     value: Any = document
     for key in path.split("."):
         if not isinstance(value, Mapping) or key not in value:
-            return _ABSENT
+            return ABSENT
         value = value[key]
     return value

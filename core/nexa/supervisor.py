@@ -1,7 +1,7 @@
 """`python -m nexa.supervisor [--detach] RUN_DIR ATTEMPT`: starts an attempt's workers and records their end.
 
 A supervisor outlives the terminal that started it. SIGTERM asks the workers to stop at a checkpoint;
-how the attempt ended is written once, to exit.json. Standard library only, but for structlog.
+how the attempt ended is written once, to exit.json. Standard library only.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ from nexa.files import ReservedFile, read_json, write_json_once
 from nexa.logs import configure_logging
 from nexa.quantities import seconds_of
 from nexa.worker.command import worker_argv, worker_environment
+from nexa.worker.container import FAILED_TO_START, contained
 from nexa.worker.identity import ProcessIdentity
 from nexa.worker.output import redirect_to
-from nexa.worker.place import WorkerPlace
+from nexa.worker.place import WorkerPlace, read_plan
 from nexa.worker.processes import end_processes
-from nexa.worker.session import read_plan
 
 # Workers whose starter was killed get this long to save a checkpoint before they are killed too.
 ORPHAN_GRACE_SECONDS = 30.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _ELASTIC_EXIT = re.compile(r"exitcode\s*:\s*-(\d+)\s*\(pid: \d+\)")
+
+# What the start of a worker says in another environment that can't even read Nexa; see `nexa.worker.start`.
+_START_WORDS = re.compile(r"^nexa: (.+)$", re.MULTILINE)
 
 # Workers that are still there at the time limit get this long to end before they are killed.
 _LIMIT_GRACE_SECONDS = 2.0
@@ -45,7 +48,7 @@ _log = logging.getLogger("nexa.supervisor")
 class Supervisor:
     """Starts the workers of one attempt on this machine and waits for their end.
 
-    A scheduler's own supervisor overrides `command`, `stop_reason`, `time_limit` and `conclude`.
+    A scheduler's own supervisor overrides `command`, `stop_reason`, `time_limit`, `attend` and `conclude`.
     """
 
     def __init__(self, place: WorkerPlace) -> None:
@@ -76,7 +79,7 @@ class Supervisor:
         try:
             workers = self._start()
         except OSError as error:
-            reason = f"the workers can't be started with {self.plan['launch']['python']}: {error.strerror or error}"
+            reason = f"the workers can't be started with {error.filename}: {error.strerror or error}"
             _log.error(reason)
             self._record(1, None, "failed", reason)
             return 1
@@ -95,7 +98,8 @@ class Supervisor:
         """Command and environment that start the workers."""
         launch = self.plan["launch"]
         argv = worker_argv(launch, self.place.run_dir, self.place.attempt)
-        return argv, worker_environment(os.environ, launch, self.place.run_dir, self.place.attempt)
+        variables = worker_environment(os.environ, launch, self.place.run_dir, self.place.attempt)
+        return contained(launch, argv, variables, self.place.run_dir, self.place.attempt)
 
     def stop_reason(self, signal_name: str) -> str:
         """What to tell the workers when a signal asks this supervisor to stop them."""
@@ -109,9 +113,13 @@ class Supervisor:
         limit = float(seconds_of(cluster["time_limit"]))
         return limit - float(cluster["stop_lead_seconds"]), limit
 
+    def attend(self) -> float:
+        """Do what requests in the attempt's folder ask for; return seconds until the next look at them."""
+        return 60.0
+
     def conclude(self, code: int) -> tuple[str, str]:
         """State and reason of the attempt whose workers ended with `code` (negative for a signal)."""
-        return conclude(self.place.attempt_dir, code, self.log_tail())
+        return conclude(self.place.attempt_dir, code, self.log_tail(), launch=self.plan["launch"])
 
     def _start(self) -> subprocess.Popen[bytes]:
         argv, environment = self.command()
@@ -132,7 +140,7 @@ class Supervisor:
             if self._signal is not None:
                 name, self._signal = self._signal, None
                 self.request_stop(self.stop_reason(name))
-            patience = 60.0
+            patience = self.attend()
             if limit is not None:
                 patience = min(patience, self._keep_limit(*limit, time.monotonic() - begun))
             select.select([self._wake_reader], [], [], patience)
@@ -193,11 +201,13 @@ def supervisor_log(run_dir: Path, attempt: int) -> Path:
     return run_dir / "logs" / f"{attempt}-supervisor.log"
 
 
-def conclude(attempt_dir: Path, code: int, log_tail: str = "") -> tuple[str, str]:
+def conclude(
+    attempt_dir: Path, code: int, log_tail: str = "", *, launch: Mapping[str, Any] | None = None
+) -> tuple[str, str]:
     """Return state and reason of an attempt whose workers ended.
 
-    code: exit code of the worker or of torchrun, negative for a signal. log_tail: what torchrun
-    printed last. The workers' own records count most.
+    code: exit code of the worker or of torchrun, negative for a signal. log_tail: what torchrun or a
+    container runtime printed last. launch: how they were started. The workers' own records count most.
     """
     kill = read_json(attempt_dir / "kill")
     result = read_json(attempt_dir / "result.json")
@@ -215,7 +225,19 @@ def conclude(attempt_dir: Path, code: int, log_tail: str = "") -> tuple[str, str
         return "failed", _signal_text(number)
     if code == 0:
         return "failed", "the workers ended without a result"
+    if (words := _START_WORDS.findall(log_tail)) or (words := _container_words(launch or {}, code, log_tail)):
+        return "failed", str(words[-1])
     return "failed", f"the workers ended with exit code {code}"
+
+
+def _container_words(launch: Mapping[str, Any], code: int, log_tail: str) -> list[str]:
+    """What a container runtime said where it could not start the workers at all."""
+    container = launch.get("container")
+    if not container or (code not in FAILED_TO_START and container["runtime"] != "apptainer"):
+        return []
+    said = [line.strip() for line in log_tail.splitlines() if line.strip() and not line.startswith("{")]
+    why = FAILED_TO_START.get(code, f"ended with exit code {code}")
+    return [f"{container['runtime']} {why} ({container['image']}): {said[-1] if said else 'it said nothing'}"]
 
 
 def _failure_text(error: Mapping[str, Any]) -> str:
@@ -284,7 +306,8 @@ def prepare(
     """
     try:
         redirect_to(supervisor_log(place.run_dir, place.attempt))
-        configure_logging(sys.stderr, run_id=place.run_dir.name, attempt=place.attempt, rank="supervisor")
+        bound: dict[str, Any] = {"run_id": place.run_dir.name, "attempt": place.attempt, "rank": "supervisor"}
+        configure_logging(sys.stderr, **bound, libraries=False)
         try:
             supervisor = make(place)
         except OSError as error:

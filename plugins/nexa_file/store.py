@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class FileStore(ArtifactStore):
                         records,
                         name=name,
                         kind=kind,
-                        created_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+                        created_at=datetime.now(timezone.utc).isoformat(timespec="microseconds"),  # noqa: UP017 - workers run on 3.10
                         fields=manifest,
                         inputs=inputs,
                         labels=labels,

@@ -88,7 +88,7 @@ def take_snapshot(
         "random_numbers": "derived from seed, step and microbatch",
         "torch": torch.__version__,
         "optimizer": {"name": type(optimizer).__name__, "scalars": scalars, "groups": groups},
-        "schedule": _schedule_state(schedule),
+        "schedule": schedule_state(schedule),
         "precision": precision.state_dict(),
         "callbacks": callbacks.state_dicts(),
     }
@@ -148,8 +148,7 @@ def restore_trainer(
     for options, values in zip(optimizer.param_groups, saved["groups"], strict=True):
         options.update(values)
     if schedule is not None:
-        functions = {_FUNCTIONS: [None] * len(optimizer.param_groups)} if hasattr(schedule, _FUNCTIONS) else {}
-        schedule.load_state_dict({**document["schedule"], **functions})
+        restore_schedule(schedule, document["schedule"])
     precision.load_state_dict(document["precision"])
     callbacks.load_state_dicts(document["callbacks"])
     if (folder / FOLDER / _CALLBACKS).is_file():
@@ -172,10 +171,16 @@ def _require_known(folder: Path, name: str, trained: Mapping[str, nn.Parameter])
         raise WorkerError(f"{folder} holds the optimizer state of other parameters: {name}")
 
 
-def _schedule_state(schedule: LRScheduler | None) -> dict[str, Any]:
+def schedule_state(schedule: LRScheduler | None) -> dict[str, Any]:
     """A schedule's JSON state; the functions of a LambdaLR are made anew from the recipe."""
     state = {} if schedule is None else schedule.state_dict()
     return {key: value for key, value in state.items() if key != _FUNCTIONS}
+
+
+def restore_schedule(schedule: LRScheduler, state: Mapping[str, Any]) -> None:
+    """Put a state of `schedule_state` into a fresh schedule of the same kind."""
+    functions = getattr(schedule, _FUNCTIONS, None)
+    schedule.load_state_dict({**state, **({_FUNCTIONS: [None] * len(functions)} if functions else {})})
 
 
 def _optimizer_state(network: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -27,8 +27,9 @@ def find_problems(recipe: Recipe) -> list[Problem]:
     except (PluginError, ImportError, AttributeError) as error:
         hint = error.hint if isinstance(error, PluginError) else None
         return [Problem(path="method", message=str(error), hint=hint)]
-    of_text = (_model, _data, _stream, _adapter, _compile) if LANGUAGE in task.capabilities else ()
-    checks: tuple[_Check, ...] = (*of_text, own, _packages, _optimizer, _sharded, _evaluation, _devices)
+    language = LANGUAGE in task.capabilities
+    of_text = (model_problems, data_problems, _stream, adapter_problems, _compile) if language else ()
+    checks: tuple[_Check, ...] = (*of_text, own, _packages, _optimizer, _sharded, evaluation_problems, device_problems)
     return [problem for check in checks for problem in check(recipe)]
 
 
@@ -36,7 +37,7 @@ def _nothing(recipe: Recipe) -> Iterator[Problem]:
     return iter(())
 
 
-def _evaluation(recipe: Recipe) -> Iterator[Problem]:
+def evaluation_problems(recipe: Recipe) -> Iterator[Problem]:
     """Early stopping without evaluations on the way would never stop."""
     training = recipe.training
     if training.early_stopping and training.eval_every_steps is None and training.eval_every_epochs is None:
@@ -47,7 +48,7 @@ def _evaluation(recipe: Recipe) -> Iterator[Problem]:
         )
 
 
-def _model(recipe: Recipe) -> Iterator[Problem]:
+def model_problems(recipe: Recipe) -> Iterator[Problem]:
     model = recipe.model
     if model.name in ARCHITECTURES:
         for path, message in size_problems(model):
@@ -65,7 +66,7 @@ def _model(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(path="model.name", message=error.message, hint=error.hint)
 
 
-def _data(recipe: Recipe) -> Iterator[Problem]:
+def data_problems(recipe: Recipe) -> Iterator[Problem]:
     """Files of packages that are not here; the plan looks for local ones, and other places are read in the run."""
     named = {
         "data.remote_uri": recipe.data.remote_uri,
@@ -90,20 +91,24 @@ def _stream(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _packages(recipe: Recipe) -> Iterator[Problem]:
-    for name in missing_packages():
-        yield Problem(path="backend", message=f"the torch backend needs the package {name}", hint=_INSTALL)
-    if recipe.model.name.endswith(".gguf") and missing_packages(["gguf"]):
+    """Packages that only some recipes need; the plan looks for those that all do."""
+    if recipe.model.name.endswith(".gguf") and _lacks(recipe, "gguf"):
         yield Problem(path="model.name", message="GGUF files need the package gguf", hint=_INSTALL)
-    if recipe.adapter is not None and missing_packages(["peft"]):
+    if recipe.adapter is not None and _lacks(recipe, "peft"):
         yield Problem(path="adapter", message="adapters need the package peft", hint=_INSTALL)
 
 
-def _adapter(recipe: Recipe) -> Iterator[Problem]:
+def _lacks(recipe: Recipe, package: str) -> bool:
+    """Whether a package is missing where the workers run, as far as that is this environment."""
+    return not recipe.environment.is_elsewhere and bool(missing_packages([package]))
+
+
+def adapter_problems(recipe: Recipe) -> Iterator[Problem]:
     if recipe.adapter is None:
         return
     if recipe.model.name in ARCHITECTURES:
         yield Problem(path="adapter", message="an adapter on random weights learns nothing", hint="leave adapter out")
-    if recipe.adapter.type == "qlora" and missing_packages(["bitsandbytes"]):
+    if recipe.adapter.type == "qlora" and _lacks(recipe, "bitsandbytes"):
         yield Problem(
             path="adapter.type",
             message="qlora needs the package bitsandbytes for its 4-bit weights",
@@ -130,7 +135,7 @@ def _optimizer(recipe: Recipe) -> Iterator[Problem]:
     if recipe.optimizer.name not in OPTIMIZERS:
         error = unknown_optimizer(recipe.optimizer.name)
         yield Problem(path="optimizer.name", message=error.message, hint=error.hint)
-    elif (missing := missing_package(recipe.optimizer.name)) is not None:
+    elif not recipe.environment.is_elsewhere and (missing := missing_package(recipe.optimizer.name)) is not None:
         yield Problem(path="optimizer.name", message=missing.message, hint=missing.hint)
     schedule = recipe.optimizer.scheduler
     if schedule.name not in SCHEDULES:
@@ -193,7 +198,7 @@ def _watches_nothing(recipe: Recipe) -> bool:
     return not held_out or not (training.eval_every_steps or training.eval_every_epochs)
 
 
-def _devices(recipe: Recipe) -> Iterator[Problem]:
+def device_problems(recipe: Recipe) -> Iterator[Problem]:
     cluster = recipe.cluster
     if cluster.gpus_per_node and cluster.processes_per_node not in (None, cluster.gpus_per_node):
         yield Problem(

@@ -42,9 +42,7 @@ def run_task(
     """Train a task on its data in the run of `context`, with the recipe's callbacks and others."""
     quiet_libraries()
     cluster = recipe.cluster
-    torch.set_num_threads(
-        cluster.threads_per_process or _fair_share(cluster.processes_per_node or cluster.gpus_per_node or 1)
-    )
+    set_threads(recipe)
     # Before anything large is allocated.
     memory = [] if cluster.gpus_per_node else [FreedMemory()]
     with process_group(
@@ -65,6 +63,13 @@ def run_task(
             ranks=ranks,
         )
         return engine.run()
+
+
+def set_threads(recipe: Recipe) -> None:
+    """Let torch use the recipe's number of CPU threads, by default this process's share of the cores."""
+    cluster = recipe.cluster
+    processes = cluster.processes_per_node or cluster.gpus_per_node or 1
+    torch.set_num_threads(cluster.threads_per_process or _fair_share(processes))
 
 
 def _fair_share(processes: int) -> int:

@@ -83,6 +83,16 @@ def _early_stopping(recipe: Recipe) -> str | None:
     return f"EarlyStopping(monitor={stopping.monitor!r}, patience={stopping.patience})" if stopping else None
 
 
+def _nothing_held_out(recipe: Recipe) -> str | None:
+    held, training = recipe.data.validation, recipe.training
+    if not (training.eval_every_steps or training.eval_every_epochs) or held.fraction or held.remote_uri or held.split:
+        return None
+    # Data of other tasks may hold out rows by itself.
+    task = _task(recipe)
+    language = task is not None and LANGUAGE in task.capabilities
+    return "nothing is evaluated without data.validation" if language else None
+
+
 def _architecture_only(recipe: Recipe) -> str | None:
     if recipe.model.name in ARCHITECTURES:
         return None
@@ -121,6 +131,20 @@ def _schedule_field(field: str) -> _Rule:
 def _not_streamed(reason: str) -> _Rule:
     """The rule of a field that streamed data rules out."""
     return lambda recipe: reason if recipe.data.streaming else None
+
+
+def _other_methods(recipe: Recipe) -> str | None:
+    return (
+        f"method {recipe.method} of this backend has no use for it; backend hf trains dpo, kto, orpo, reward and grpo"
+    )
+
+
+def _format(recipe: Recipe) -> str | None:
+    if recipe.data.format in ("preference", "unpaired", "prompts"):
+        return (
+            f"rows of the layout {recipe.data.format} are for the methods dpo, kto, orpo, reward and grpo of backend hf"
+        )
+    return None
 
 
 def _window(recipe: Recipe) -> str | None:
@@ -201,6 +225,8 @@ def _target_modules(recipe: Recipe) -> str | None:
 _REFUSALS: Mapping[str, _Rule] = {
     "model.revision": _revision,
     **{f"model.{size}": _architecture_only for size in ("d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff")},
+    **{path: _other_methods for path in Recipe.leaf_paths() if path.startswith(("preference.", "rollouts."))},
+    "data.format": _format,
     "data.split": _data_split,
     "data.expected_dataset_hash": _not_streamed("streamed data is never read whole before it is trained on"),
     "data.stream_window": _window,
@@ -218,6 +244,8 @@ _REFUSALS: Mapping[str, _Rule] = {
 }
 
 _TRANSLATIONS: Mapping[str, _Rule] = {
+    "training.eval_every_steps": _nothing_held_out,
+    "training.eval_every_epochs": _nothing_held_out,
     "training.early_stopping": _early_stopping,
     "training.precision": _precision,
     "adapter.type": _adapter_type,

@@ -33,6 +33,7 @@ from nexa_torch.engine.saving import Saver
 from nexa_torch.tasks.base import TrainingTask
 
 WIDTH, BATCH = 256, 4
+ROWS_A_STEP = 512
 
 
 class Rows(Dataset[dict[str, torch.Tensor]]):
@@ -106,9 +107,15 @@ class Data(BaseDataModule):
 
 
 class Saves(Callback):
-    """Behind the last step, saves it again and again: how long `save` takes, and how long the commit behind it."""
+    """Behind the last step, saves it again and again, a step of training beside each save.
+
+    stall: how long training stands still, in `save` and before the update. alone, beside: forward and backward pass
+    without and with a save beside it, which takes a core and memory traffic. whole: until the commit is done.
+    """
 
     def __init__(self, rounds: int, store: Path) -> None:
+        self.alone: list[float] = []
+        self.beside: list[float] = []
         self.stall: list[float] = []
         self.whole: list[float] = []
         self._rounds, self._store = rounds, store
@@ -117,15 +124,31 @@ class Saves(Callback):
         """Save `rounds` times, once before to take the memory."""
         assert ctx.engine.checkpoints is not None
         saver = Saver(ctx.engine, ctx.engine.checkpoints, in_background=True)
+        rows = {"x": torch.ones(ROWS_A_STEP, WIDTH)}
         for turn in range(-1, self._rounds):
             shutil.rmtree(self._store, ignore_errors=True)
             started = time.perf_counter()
+            _gradients(ctx.model, rows)
+            alone = time.perf_counter() - started
+            started = time.perf_counter()
             saver.save()
-            stalled = time.perf_counter() - started
+            saved = time.perf_counter()
+            _gradients(ctx.model, rows)
+            computed = time.perf_counter()
+            saver.wait_for_copy()
+            copied = time.perf_counter()
             saver.finish()
             if turn >= 0:
-                self.stall.append(stalled)
+                self.alone.append(alone)
+                self.beside.append(computed - saved)
+                self.stall.append((saved - started) + (copied - computed))
                 self.whole.append(time.perf_counter() - started)
+
+
+def _gradients(model: nn.Module, rows: dict[str, torch.Tensor]) -> None:
+    """A step's forward and backward pass, up to the update."""
+    model(**rows)["loss"].backward()
+    model.zero_grad(set_to_none=True)
 
 
 def nexa_saves(folder: Path, recipe: Recipe, millions: float, rounds: int) -> Saves:
@@ -220,5 +243,10 @@ def main(argv: Sequence[str] = ()) -> None:
         "Trainer holds up": Timing("Trainer holds up", tuple(peer)),
     }
     report(f"save of {options.millions:g}M parameters", timings, candidate="nexa holds up", target="≤0.1x Trainer")
+    steps = {
+        "beside a save": Timing("beside a save", tuple(saves.beside)),
+        "alone": Timing("alone", tuple(saves.alone)),
+    }
+    report(f"forward and backward pass of {ROWS_A_STEP} rows", steps, candidate="beside a save")
     found = seeks(recipe, options.batches, options.rounds)
     report(f"to the batch behind {options.batches:,} others", found, candidate="nexa", target="≤0.05x")

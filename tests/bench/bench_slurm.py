@@ -76,8 +76,7 @@ def _nexa(folder: Path, cluster: Cluster) -> Callable[[], object]:
     (folder / "echo.yaml").write_text(_RECIPE)
     (folder / "words.jsonl").write_text('{"text": "ahoy"}\n')
     environment = {
-        **os.environ,
-        **cluster.environment,
+        **_environment(cluster),
         "PYTHONPATH": os.pathsep.join([str(folder / "site"), str(_WORKERS)]),
         "NEXA_RUNS_DIR": str(folder / "runs"),
         "NEXA_STORE_URI": str(folder / "artifacts"),
@@ -94,7 +93,7 @@ def _nexa(folder: Path, cluster: Cluster) -> Callable[[], object]:
 
 def _submitit(folder: Path, cluster: Cluster, python: str) -> Callable[[], object]:
     folder.mkdir()
-    environment = {**os.environ, **cluster.environment}
+    environment = _environment(cluster)
 
     def call() -> None:
         known = set(folder.glob("*"))
@@ -106,7 +105,7 @@ def _submitit(folder: Path, cluster: Cluster, python: str) -> Callable[[], objec
 
 def _sbatch(folder: Path, cluster: Cluster) -> Callable[[], object]:
     folder.mkdir()
-    environment = {**os.environ, **cluster.environment}
+    environment = _environment(cluster)
     words = ["sbatch", f"--output={folder}/%j.out", "--wrap=echo ready"]
 
     def call() -> None:
@@ -115,6 +114,12 @@ def _sbatch(folder: Path, cluster: Cluster) -> Callable[[], object]:
         _await_line(folder, "*.out", known)
 
     return call
+
+
+def _environment(cluster: Cluster) -> dict[str, str]:
+    """Both sides keep their compiled modules, as installed packages do."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, **cluster.environment}
 
 
 def _await_line(folder: Path, pattern: str, known: set[Path]) -> None:

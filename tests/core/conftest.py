@@ -71,7 +71,9 @@ class Runs:
 
         scheduler = LocalScheduler()
         plan = run.plan
-        submission = scheduler.plan(None, attempt, LaunchSpec(**plan["launch"]), Resources(**plan["resources"]))
+        submission = scheduler.plan(
+            None, attempt, LaunchSpec.from_document(plan["launch"]), Resources(**plan["resources"])
+        )
         submit_attempt(run, attempt, scheduler, submission)
         return run
 

@@ -12,7 +12,7 @@ import pytest
 import nexa
 
 HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "numpy", "textual", "tensorboard", "wandb")
-FOR_RECIPES = ("pydantic", "pydantic_settings", "ruamel.yaml")
+FOR_RECIPES = ("pydantic", "ruamel.yaml")
 
 WORKER_MODULES = (
     "nexa",

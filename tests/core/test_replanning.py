@@ -11,7 +11,7 @@ from nexa.runs.replanning import replan
 from nexa.runs.store import Run
 from nexa.testing.recipes import tiny_recipe
 from nexa.testing.runs import make_run
-from nexa.worker.session import read_plan
+from nexa.worker.place import read_plan
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ def missing(*, accounting: bool = False) -> str | None:
 
 
 def _program(name: str) -> str | None:
-    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/bin:/bin:/usr/sbin:/sbin")
 
 
 class Cluster:
@@ -374,7 +374,7 @@ def _processes_of(folder: Path) -> list[int]:
         ours = (
             variables.get("NEXA_TEST_CLUSTER") == mark
             or variables.get("SLURM_CONF") == f"{mark}/slurm.conf"
-            or any(mark in word for word in _words(pid))
+            or any(f"{mark}/" in word or word == mark for word in _words(pid))
         )
         if ours and not _is_zombie(pid):
             found.append(pid)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tui_steady
 
 from nexa.runs.store import Run
 from nexa.settings import Settings
@@ -20,7 +21,6 @@ from nexa.tui.services import Services
 from nexa.worker.identity import ProcessIdentity
 
 NOW = 1_800_000_000.0
-TIMEOUT_SECONDS = 90.0
 
 
 class RunSite:
@@ -98,6 +98,12 @@ class RunSite:
         self.events(path, records, attempt=attempt)
 
 
+@pytest.fixture(autouse=True)
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notifications stay, nothing is animated, keys are handled before a test goes on."""
+    tui_steady.apply(monkeypatch)
+
+
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunSite]:
     """Run directories in a folder of the test's own; clocks on the wall show UTC."""
@@ -132,31 +138,17 @@ def drive() -> Callable[..., None]:
 
 @pytest.fixture
 def until() -> Callable[..., Awaitable[None]]:
-    """Waits for a condition on the screen."""
-
-    async def until(pilot: Any, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + TIMEOUT_SECONDS
-        while not condition():
-            assert time.monotonic() < deadline, screen_text(pilot.app)
-            await pilot.pause(0.02)
-
-    return until
-
-
-def screen_text(app: Any) -> str:
-    """What the terminal shows, as lines of text."""
-    width, height = app.size
-    lines = app.screen._compositor.render_strips()
-    filters = app.get_line_filters()
-    text = []
-    for strip in lines[:height]:
-        for each in filters:
-            strip = strip.apply_filter(each, app.screen.background_colors[1])
-        text.append("".join(segment.text for segment in strip)[:width])
-    return "\n".join(text)
+    """Waits for a condition on the screen: `await until(pilot, lambda: …)`."""
+    return tui_steady.until
 
 
 @pytest.fixture
 def text_of() -> Callable[[Any], str]:
     """What the terminal shows, as lines of text."""
-    return screen_text
+    return tui_steady.screen_text
+
+
+@pytest.fixture
+def told() -> Callable[[Any], str]:
+    """What the app has notified of, not broken into lines."""
+    return tui_steady.told

@@ -12,27 +12,38 @@ from nexa.recipe.load import load_recipe
 from nexa.recipe.locate import SUFFIXES, find_recipe, project_recipe_folder
 from nexa.recipe.node import Node
 from nexa.recipe.paths import FILE_KEYS, MODEL_KEYS, STORE_KEY, absolute_model
-from nexa.recipe.yaml import read_yaml
+from nexa.recipe.yaml import parse_yaml
 from nexa.uris import absolute_path
 
 SCHEMA_FILE = Path(".nexa") / "recipe.schema.json"
 
 
 def create_recipe(name: str, source: str) -> Path:
-    """Write a new recipe that starts as a copy of `source`, and the schema its editor line names.
+    """Write a new recipe that starts as a copy of the recipe `source`; see `write_recipe`.
 
-    name: a name (the file goes to the project's `recipes/`) or a path. Paths inside the copy are
-    rewritten for its new folder. Raises UserError when the file exists or can't be written.
+    Raises RecipeError when the source is no valid recipe.
     """
     original = find_recipe(source)
     load_recipe(original)
+    return write_recipe(name, original, original.read_text(encoding="utf-8-sig"))
+
+
+def write_recipe(name: str, original: Path, text: str) -> Path:
+    """Write a recipe file with `text`, which stood in `original`, and the schema its editor line names.
+
+    name: a name (the file goes to the project's `recipes/`) or a path. Paths in the text are rewritten
+    for the new folder. Returns the new file. Raises UserError when it exists or can't be written.
+    """
     is_path = os.sep in name or name.endswith(SUFFIXES)
-    target = Path.cwd() / name if is_path else project_recipe_folder() / f"{name}.yaml"
+    target = Path.cwd() / Path(name).expanduser() if is_path else project_recipe_folder() / f"{name}.yaml"
     if target.suffix not in SUFFIXES:
         target = target.with_name(f"{target.name}.yaml")
-    text = _header(original) + _moved(original, target.parent)
+    text = _header(original) + _moved(original, text, target.parent)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {target.parent} can't be made: {error.strerror or error}") from None
+    try:
         with target.open("x", encoding="utf-8") as stream:
             stream.write(text)
         schema = target.parent / SCHEMA_FILE
@@ -53,15 +64,15 @@ def _header(original: Path) -> str:
     )
 
 
-def _moved(original: Path, folder: Path) -> str:
-    """The original's text with its relative paths rewritten so that they hold from `folder`."""
-    lines = original.read_text(encoding="utf-8-sig").splitlines(keepends=True)
+def _moved(original: Path, text: str, folder: Path) -> str:
+    """The text of `original` with its relative paths rewritten so that they hold from `folder`."""
+    lines = text.splitlines(keepends=True)
     if lines and lines[0].startswith("# yaml-language-server:"):
         lines = lines[1:]
         offset = 1
     else:
         offset = 0
-    root = read_yaml(original)
+    root = parse_yaml(text, file=str(original))
     changes: list[tuple[Node, str]] = []
     for key in (*FILE_KEYS, *MODEL_KEYS, STORE_KEY, "extends"):
         node = root.find(key.split("."))

@@ -8,7 +8,11 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -35,12 +39,13 @@ def recipe_json_schema() -> dict[str, Any]:
             schema["properties"][section] = {"type": "object", "description": error.message}
             continue
         if model is not None:
-            options = model.model_json_schema()
+            options = options_schema(model)
             for name, definition in options.pop("$defs", {}).items():
                 definitions[f"{section}.{name}"] = definition
             schema["properties"][section] = _renamed(options, section)
     _allow_name(definitions["OptimizerSection"]["properties"], "scheduler", "LearningRateSchedule")
     _allow_name(schema["properties"], "distributed", "DistributedSection")
+    _allow_name(schema["properties"], "environment", "EnvironmentSection")
     for section_schema in (*definitions.values(), schema):
         _allow_inheritance(section_schema)
     schema["anyOf"] = [{"required": ["extends"]}, {"required": ["method", "model", "data"]}]
@@ -60,11 +65,23 @@ def described_schema() -> dict[str, Any]:
     from nexa.recipe.schema import Recipe
 
     schema = Recipe.model_json_schema()
-    for name, definition in [*schema["$defs"].items(), ("Recipe", schema)]:
-        about = field_descriptions()[name]
-        for field, property_schema in definition["properties"].items():
+    _describe(schema, field_descriptions(), "Recipe")
+    return schema
+
+
+def _describe(schema: dict[str, Any], descriptions: Mapping[str, Mapping[str, str]], name: str) -> None:
+    """Add the text under each field to the schema of the class `name` and to its definitions."""
+    for owner, definition in [*schema.get("$defs", {}).items(), (name, schema)]:
+        about = descriptions.get(owner, {})
+        for field, property_schema in definition.get("properties", {}).items():
             if field in about:
                 property_schema["description"] = about[field]
+
+
+def options_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON Schema of a plugin's options, each field with its description or the text under it."""
+    schema = model.model_json_schema()
+    _describe(schema, _descriptions_in(import_module(model.__module__)), model.__name__)
     return schema
 
 
@@ -74,8 +91,17 @@ def field_descriptions() -> Mapping[str, Mapping[str, str]]:
     from nexa.recipe import schema, sections
 
     modules = [schema, *(import_module(f"{sections.__name__}.{each.name}") for each in iter_modules(sections.__path__))]
-    classes = [node for module in modules for node in ast.parse(inspect.getsource(module)).body]
-    return {node.name: _attribute_docstrings(node) for node in classes if isinstance(node, ast.ClassDef)}
+    return {name: about for module in modules for name, about in _descriptions_in(module).items()}
+
+
+def _descriptions_in(module: ModuleType) -> dict[str, dict[str, str]]:
+    """The text under each field of the classes of a module; nothing where its source is not installed."""
+    try:
+        source = inspect.getsource(module)
+    except (OSError, TypeError):
+        return {}
+    classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    return {node.name: _attribute_docstrings(node) for node in classes}
 
 
 def _attribute_docstrings(section: ast.ClassDef) -> dict[str, str]:

@@ -100,7 +100,10 @@ def model_at(schema: Any, path: Sequence[str | int]) -> type[BaseModel] | None:
     """The section model at `path` of a schema, None where the path does not end in a section."""
     model = _model_of(schema)
     for part in path:
-        field = model.model_fields.get(str(part)) if model is not None else None
+        if isinstance(part, int):
+            # `_model_of` a list is that of its members.
+            continue
+        field = model.model_fields.get(part) if model is not None else None
         model = _model_of(field.annotation) if field is not None else None
     return model
 

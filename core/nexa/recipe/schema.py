@@ -15,6 +15,7 @@ from pydantic.json_schema import SkipJsonSchema
 from nexa.recipe.sections.base import Section
 from nexa.recipe.sections.data import DataSection
 from nexa.recipe.sections.distill import DistillSection
+from nexa.recipe.sections.environment import EnvironmentSection
 from nexa.recipe.sections.machines import ClusterSection, DistributedSection
 from nexa.recipe.sections.model import AdapterSection, ModelSection
 from nexa.recipe.sections.optimizer import OptimizerSection
@@ -25,7 +26,11 @@ from nexa.recipe.sections.outputs import (
     SamplesSection,
     TrackingSection,
 )
+from nexa.recipe.sections.preference import PreferenceSection
+from nexa.recipe.sections.rollouts import RolloutsSection
 from nexa.recipe.sections.training import TrainingSection
+
+_NAMED_SECTIONS = {"distributed": "strategy", "environment": "name"}
 
 
 class Recipe(Section):
@@ -40,11 +45,12 @@ class Recipe(Section):
     tags: list[str] = []
     """Words to find the recipe by."""
     method: str
-    """What is done: pretrain, sft, or another method of the backend."""
+    """What is done: pretrain, sft, dpo, kto, orpo, reward, grpo, or another method of the backend."""
     backend: str = "torch"
     """Trainer plugin."""
     scheduler: str = "local"
     """Scheduler plugin. Default: the user setting `scheduler`."""
+    environment: EnvironmentSection = EnvironmentSection()
     run: RunSection = RunSection()
     model: ModelSection
     data: DataSection
@@ -52,6 +58,8 @@ class Recipe(Section):
     optimizer: OptimizerSection = OptimizerSection()
     adapter: AdapterSection | None = None
     """Train an adapter. Default: train all weights."""
+    preference: PreferenceSection = PreferenceSection()
+    rollouts: RolloutsSection = RolloutsSection()
     distill: DistillSection = DistillSection()
     checkpointing: CheckpointingSection = CheckpointingSection()
     samples: SamplesSection = SamplesSection()
@@ -66,11 +74,21 @@ class Recipe(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _strategy_by_name(cls, data: Any) -> Any:
-        """A strategy without settings may be given by its name alone."""
-        if isinstance(data, dict) and isinstance(data.get("distributed"), str):
-            return {**data, "distributed": {"strategy": data["distributed"]}}
-        return data
+    def _sections_by_name(cls, data: Any) -> Any:
+        """A strategy or an environment without settings may be given by its name alone."""
+        if not isinstance(data, dict):
+            return data
+        named = {section: key for section, key in _NAMED_SECTIONS.items() if isinstance(data.get(section), str)}
+        return {**data, **{section: {key: data[section]} for section, key in named.items()}}
+
+    def lacks(self, path: str) -> bool:
+        """Whether the leaf at a dotted key belongs to an optional section that this recipe does not have."""
+        section: Any = self
+        for name in path.split(".")[:-1]:
+            section = getattr(section, name)
+            if section is None:
+                return True
+        return False
 
     def document(self) -> dict[str, Any]:
         """The recipe as plain JSON values, plugin sections at the top level."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nexa.errors import PluginError, Problem
 from nexa.plugins import get_host
@@ -14,12 +14,19 @@ from nexa.recipe.node import Node, set_path
 from nexa.recipe.problems import closest, explain, model_at, unknown_key
 from nexa.recipe.schema import Recipe
 from nexa.recipe.sections.outputs import MAX_OBSERVERS
+from nexa.recipe.sections.rollouts import MAX_REWARDS
 from nexa.uris import is_uri
 
 if TYPE_CHECKING:
     from nexa.specs import BackendSpec
 
 OWN_KEYS = frozenset(Recipe.model_fields) - {"plugin_options"}
+
+
+class _NoOptions(BaseModel):
+    """The options of a reward that takes none."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 def validate_tree(root: Node) -> tuple[Recipe | None, list[Problem]]:
@@ -43,6 +50,7 @@ def validate_tree(root: Node) -> tuple[Recipe | None, list[Problem]]:
     except ValidationError as error:
         problems += explain(error, root, Recipe)
     problems += _check_names(root)
+    problems += _check_rewards(root)
     return recipe, problems
 
 
@@ -108,6 +116,27 @@ def _check_names(root: Node) -> Iterator[Problem]:
             host.spec("observer", observer.value)
         except PluginError as error:
             yield _name_problem(root, ("tracking", "observers", index), error)
+
+
+def _check_rewards(root: Node) -> Iterator[Problem]:
+    """Problems with the names of rewards, and with the options of each."""
+    listed = root.find(("rollouts", "rewards"))
+    rewards = listed.value if listed is not None and isinstance(listed.value, list) else []
+    for index, reward in enumerate(rewards[:MAX_REWARDS]):
+        name = reward.child("name")
+        if name is None or not isinstance(name.value, str):
+            continue
+        path = ("rollouts", "rewards", str(index))
+        try:
+            model = get_host().options_of("reward", name.value) or _NoOptions
+        except PluginError as error:
+            yield problem_at(name.origin, error.message, path=".".join([*path, "name"]), hint=error.hint)
+            continue
+        options = reward.child("options") or Node({}, reward.origin)
+        try:
+            model.model_validate(options.plain())
+        except ValidationError as error:
+            yield from explain(error, options, model, (*path, "options"))
 
 
 def _check_method(root: Node, backend: BackendSpec) -> Iterator[Problem]:

@@ -135,7 +135,7 @@ def plan_attempt(run: Run, number: int, plan: Mapping[str, Any]) -> tuple[Schedu
     scheduler = _scheduler(run.document["scheduler"])
     attempt = Attempt(run_id=run.run_id, run_dir=run.path, number=number)
     recipe, resources = Recipe.from_document(plan["recipe"]), Resources(**plan["resources"])
-    return scheduler, scheduler.plan(recipe, attempt, LaunchSpec(**plan["launch"]), resources)
+    return scheduler, scheduler.plan(recipe, attempt, LaunchSpec.from_document(plan["launch"]), resources)
 
 
 def resumption(run: Run, *, checkpoint: str | None = None, force: bool = False) -> tuple[int, str | None, str]:

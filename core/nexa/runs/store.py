@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import secrets
 import shutil
 import socket
 import time
@@ -22,10 +21,9 @@ from nexa.files import read_json, write_json, write_json_once
 from nexa.runs.ids import RUNS_DIR_HINT, make_folder, pick_id, unwritable
 from nexa.scheduler import Attempt
 from nexa.worker.identity import ProcessIdentity
-from nexa.worker.place import plan_path
+from nexa.worker.place import PLAN_SCHEMA, plan_path
 
 RUN_SCHEMA = 1
-PLAN_SCHEMA = 1
 SWEEPS_FOLDER = "sweeps"
 """Folder of sweeps below that of runs."""
 
@@ -159,7 +157,7 @@ class Run:
             "reason": reason,
             "launcher": ProcessIdentity.current().document(),
         }
-        prepared = folder / f".{number}-{secrets.token_hex(6)}"
+        prepared = folder / f".{number}-{os.urandom(6).hex()}"
         try:
             (prepared / "workers").mkdir(parents=True)
             write_json(prepared / "attempt.json", document)

@@ -161,7 +161,7 @@ def _array(name: str, folder: Path, made: Sequence[tuple[Run, Attempt]], max_con
         ArrayMember(
             attempt=attempt,
             recipe=Recipe.from_document(run.plan["recipe"]),
-            launch=LaunchSpec(**run.plan["launch"]),
+            launch=LaunchSpec.from_document(run.plan["launch"]),
             resources=Resources(**run.plan["resources"]),
         )
         for run, attempt in made

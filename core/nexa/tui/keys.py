@@ -81,6 +81,7 @@ KEYS: dict[str, tuple[Key, ...]] = {
         ("plan", "p", "plan", "Plan: what a launch would do", "Plan"),
         ("launch", "f5", "launch", "Launch", "Launch"),
         ("undo", "u", "undo", "Undo this field", "Undo"),
+        ("save", "w", "save", "Save as a new recipe file", "Save as"),
         ("copy", "y", "copy", "Copy the equivalent command", "Copy"),
         ("changed", "d", "changed_only", "Show changed fields only, or all", "Changed"),
         ("preview", "v", "preview", "Preview in place of the form", ""),

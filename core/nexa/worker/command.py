@@ -27,17 +27,20 @@ def worker_argv(
 ) -> list[str]:
     """Return the command that starts the workers of one node.
 
-    launch: the fields of a LaunchSpec. rendezvous: "host:port" of the node that all nodes meet at;
+    launch: the fields of a LaunchSpec; with `code` the interpreter is started so that it finds Nexa there and
+    nothing in the current folder. rendezvous: "host:port" of the node that all nodes meet at;
     needed above one node. elastic_options: further options of torch.distributed.run. A single worker is
     started directly; several are started by `torch.distributed.run`, which ends all when one fails and
     restarts none.
     """
-    worker = ["-m", "nexa.worker", str(run_dir), str(attempt)]
+    code = launch.get("code")
+    run_module = [f"{code}/nexa/worker/start.py"] if code else ["-m"]
+    worker = [*run_module, "nexa.worker", str(run_dir), str(attempt)]
     processes = int(launch.get("processes_per_node", 1))
     if num_nodes == 1 and processes == 1:
         return [launch["python"], *worker]
     elastic = [
-        "-m",
+        *run_module,
         "torch.distributed.run",
         f"--nnodes={num_nodes}",
         f"--nproc-per-node={processes}",
@@ -61,8 +64,11 @@ def worker_environment(
     The mark (NEXA_RUN_DIR, NEXA_ATTEMPT) is inherited by everything a worker starts, so that all
     processes of a run can be found and ended.
     """
+    code = launch.get("code")
     return {
         **{name: value for name, value in base.items() if not name.startswith(_RANK_VARIABLES)},
+        # What a worker itself starts must find Nexa too; the launching environment's own path must not reach there.
+        **({"PYTHONPATH": code, "PYTHONNOUSERSITE": "1"} if code else {}),
         # A file in the current folder must not shadow a library's module.
         "PYTHONSAFEPATH": "1",
         "PYTHONUNBUFFERED": "1",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 import shutil
@@ -37,10 +39,19 @@ _RECORDED = (
 )
 
 
-def environment_snapshot(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return what a result depends on beside code and data, as JSON values without secrets."""
+def environment_snapshot(
+    environment: Mapping[str, str] | None = None, *, place: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what a result depends on beside code and data, as JSON values without secrets.
+
+    place: what the launch knows of the environment, such as the name and digest of a built one. `hash` is the
+    same wherever Python, platform and all packages have the same versions.
+    """
     variables = os.environ if environment is None else environment
+    packages = _packages()
     return {
+        "hash": _hash([platform.python_version(), platform.system(), platform.machine(), packages]),
+        "place": dict(place or {}),
         "python": platform.python_version(),
         "executable": sys.executable,
         "platform": platform.platform(),
@@ -49,13 +60,17 @@ def environment_snapshot(environment: Mapping[str, str] | None = None) -> dict[s
         "cpus": usable_cpus(),
         "memory_bytes": memory_bytes(),
         "gpus": gpu_names(),
-        "packages": _packages(),
+        "packages": packages,
         "variables": {
             name: REDACTED if is_secret_name(name) else redact(value)
             for name, value in sorted(variables.items())
             if name.startswith(_RECORDED)
         },
     }
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def usable_cpus() -> int:

@@ -1,4 +1,4 @@
-"""Which worker this process is: run, attempt and rank. Standard library only."""
+"""Which worker this process is: run, attempt and rank, and the plan it follows. Standard library only."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from nexa.errors import UserError
+from nexa.errors import UserError, WorkerError
+from nexa.files import read_json
+
+PLAN_SCHEMA = 1
+"""Format of `plan.json`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,3 +110,17 @@ def plan_path(run_dir: Path, attempt: int) -> Path:
         if own.is_file():
             return own
     return run_dir / "plan.json"
+
+
+def read_plan(run_dir: Path, attempt: int) -> dict[str, Any]:
+    """Return the plan that an attempt of a run follows. Raises WorkerError when this Nexa can't read it."""
+    path = plan_path(run_dir, attempt)
+    plan = read_json(path)
+    if plan is None:
+        raise WorkerError(f"{path} is missing or damaged")
+    if plan.get("schema") != PLAN_SCHEMA:
+        raise WorkerError(
+            f"the plan has format {plan.get('schema')}, the worker's Nexa reads {PLAN_SCHEMA}",
+            hint="install the same nexa-train in the worker's environment as on the launching machine",
+        )
+    return plan

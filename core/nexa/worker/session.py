@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+import nexa
 from nexa.backend import RunResult
 from nexa.errors import NexaError, WorkerError
 from nexa.events.writer import EventWriter
@@ -24,31 +25,16 @@ from nexa.worker.identity import ProcessIdentity
 from nexa.worker.loading import create
 from nexa.worker.meters import Meters, own_gpu
 from nexa.worker.observers import Observers
-from nexa.worker.place import WorkerPlace, plan_path
+from nexa.worker.place import PLAN_SCHEMA, WorkerPlace, read_plan
 from nexa.worker.retention import Retention
 from nexa.worker.stop import StopRequests
 
-PLAN_SCHEMA = 1
 HEARTBEAT_SECONDS = 10.0
 
 Train = Callable[[RunContext], RunResult]
 """What a worker does with its run: `Backend.run`, or a function in its place."""
 
 _log = logging.getLogger("nexa.worker")
-
-
-def read_plan(run_dir: Path, attempt: int) -> dict[str, Any]:
-    """Return the plan that an attempt of a run follows. Raises WorkerError when this Nexa can't read it."""
-    path = plan_path(run_dir, attempt)
-    plan = read_json(path)
-    if plan is None:
-        raise WorkerError(f"{path} is missing or damaged")
-    if plan.get("schema") != PLAN_SCHEMA:
-        raise WorkerError(
-            f"the plan has format {plan.get('schema')}, the worker's Nexa reads {PLAN_SCHEMA}",
-            hint="install the same nexa-train in the worker's environment as on the launching machine",
-        )
-    return plan
 
 
 class Heartbeat(threading.Thread):
@@ -111,6 +97,10 @@ class WorkerSession:
             world_size=place.world_size,
             host=socket.gethostname(),
             pid=os.getpid(),
+            python=platform.python_version(),
+            nexa=nexa.__version__,
+            plan_schema=PLAN_SCHEMA,
+            environment=dict(self._plan.get("launch", {}).get("environment") or {}),
         )
         heartbeat = Heartbeat(self._events, self._stop.fail, seconds=HEARTBEAT_SECONDS)
         heartbeat.start()
@@ -140,7 +130,7 @@ class WorkerSession:
         place, plan = self._place, self._plan
         if self._is_main:
             self._events.write("progress", phase="loading", step=None, total_steps=None)
-        environment = environment_snapshot() if self._is_main else {}
+        environment = environment_snapshot(place=plan["launch"].get("environment")) if self._is_main else {}
         if self._is_main:
             write_json(place.attempt_dir / "environment.json", environment)
         store = load_store(plan["store"])

@@ -19,8 +19,16 @@ def recipe_callbacks(recipe: Recipe, task: TrainingTask) -> list[Callback]:
     """One callback for each part of the recipe that asks for one."""
     training = recipe.training
     callbacks: list[Callback] = []
-    if training.early_stopping is not None:
-        callbacks.append(EarlyStopping(**training.early_stopping.model_dump()))
+    if (stopping := training.early_stopping) is not None:
+        callbacks.append(
+            EarlyStopping(
+                monitor=stopping.monitor,
+                patience=stopping.patience,
+                mode=stopping.mode,
+                min_delta=stopping.min_delta,
+                restore_best=stopping.restore_best,
+            )
+        )
     if training.measure_mfu:
         callbacks.append(ThroughputCallback())
     if training.profile_steps is not None:

@@ -8,10 +8,10 @@ from itertools import chain
 from typing import Any, Literal
 
 from nexa.errors import DataError
+from nexa_torch.data.fields import describe, field_names, message_list, require_characters, text_field
 from nexa_torch.data.readers import Record
 
 Format = Literal["messages", "prompt_response", "instruction", "text", "tokens"]
-ROLES = ("system", "user", "assistant")
 _RESPONSES = ("response", "completion")
 _OUTPUTS = ("output", "response")
 _TOKENS = ("tokens", "input_ids")
@@ -110,58 +110,21 @@ def _require_answer(document: Document) -> None:
 
 
 def _parse_messages(record: Record) -> Document:
-    messages = record.value.get("messages")
-    if messages is None:
-        raise DataError(f"{record.place}: messages: missing; the row has {_names(record)}")
-    if not isinstance(messages, list) or not messages:
-        raise DataError(f"{record.place}: messages: must be a list of at least one message, not {_describe(messages)}")
-    for i, message in enumerate(messages):
-        if not _is_plain(message):
-            messages[i] = _parse_message(message, f"{record.place}: messages[{i}]")
-    return Document(record.place, messages=messages)
-
-
-def _is_plain(message: Any) -> bool:
-    """Whether a message needs no further check: role and content alone, in plain characters. Most are."""
-    if type(message) is not dict or len(message) != 2 or message.get("role") not in ROLES:
-        return False
-    content = message.get("content")
-    return type(content) is str and content.isascii() and bool(content) and not content.isspace()
-
-
-def _parse_message(message: Any, place: str) -> dict[str, str]:
-    if not isinstance(message, dict):
-        raise DataError(f'{place}: must be {{"role": …, "content": …}}, not {_describe(message)}')
-    role, content = message.get("role"), message.get("content")
-    if role not in ROLES:
-        problem = "missing" if role is None else f"unknown role {role!r}"
-        raise DataError(f"{place}.role: {problem}", hint=f"known roles: {', '.join(ROLES)}")
-    if not isinstance(content, str):
-        raise DataError(f"{place}.content: must be text, not {_describe(content)}")
-    # Tool calls and the like would be dropped by keeping role and content alone.
-    extra = [name for name, value in message.items() if name not in ("role", "content") and value]
-    if extra:
-        raise DataError(
-            f"{place}: has {', '.join(map(repr, extra))}, which can't be trained on", hint="remove the field"
-        )
-    if role != "system" and not content.strip():
-        raise DataError(f"{place}.content: the text is empty")
-    _require_characters(content, f"{place}.content")
-    return {"role": role, "content": content}
+    return Document(record.place, messages=message_list(record, "messages"))
 
 
 def _parse_pair(record: Record) -> Document:
-    return _exchange(record, _text_field(record, "prompt"), _first(record, _RESPONSES))
+    return _exchange(record, text_field(record, "prompt"), _first(record, _RESPONSES))
 
 
 def _parse_instruction(record: Record) -> Document:
     """Alpaca's layout: the input, where there is one, stands below the instruction in the user's turn."""
-    prompt = _text_field(record, "instruction")
+    prompt = text_field(record, "instruction")
     more = record.value.get("input")
     if more is not None and not isinstance(more, str):
-        raise DataError(f"{record.place}: input: must be text, not {_describe(more)}")
+        raise DataError(f"{record.place}: input: must be text, not {describe(more)}")
     if more and more.strip():
-        _require_characters(more, f"{record.place}: input")
+        require_characters(more, f"{record.place}: input")
         prompt = f"{prompt}\n\n{more}"
     return _exchange(record, prompt, _first(record, _OUTPUTS))
 
@@ -169,15 +132,15 @@ def _parse_instruction(record: Record) -> Document:
 def _exchange(record: Record, prompt: str, answer_field: str) -> Document:
     turns = [
         {"role": "user", "content": prompt},
-        {"role": "assistant", "content": _text_field(record, answer_field)},
+        {"role": "assistant", "content": text_field(record, answer_field)},
     ]
     if record.value.get("system"):
-        turns.insert(0, {"role": "system", "content": _text_field(record, "system")})
+        turns.insert(0, {"role": "system", "content": text_field(record, "system")})
     return Document(record.place, messages=turns)
 
 
 def _parse_text(record: Record) -> Document:
-    return Document(record.place, text=_text_field(record, "text"))
+    return Document(record.place, text=text_field(record, "text"))
 
 
 def _parse_tokens(record: Record) -> Document:
@@ -213,50 +176,21 @@ def _parse_tokens(record: Record) -> Document:
 
 def _numbers(record: Record, field: str) -> list[int]:
     if field not in record.value:
-        raise DataError(f"{record.place}: {field}: missing; the row has {_names(record)}")
+        raise DataError(f"{record.place}: {field}: missing; the row has {field_names(record)}")
     value = record.value[field]
     # Arrays of NumPy files come as they are.
     numbers = value.tolist() if hasattr(value, "tolist") else value
     if not isinstance(numbers, list):
-        raise DataError(f"{record.place}: {field}: must be a list of whole numbers, not {_describe(numbers)}")
+        raise DataError(f"{record.place}: {field}: must be a list of whole numbers, not {describe(numbers)}")
     wrong = next((i for i, number in enumerate(numbers) if type(number) not in (int, bool)), None)
     if wrong is not None:
-        raise DataError(f"{record.place}: {field}[{wrong}]: must be a whole number, not {_describe(numbers[wrong])}")
+        raise DataError(f"{record.place}: {field}[{wrong}]: must be a whole number, not {describe(numbers[wrong])}")
     return numbers
 
 
 def _first(record: Record, names: Sequence[str]) -> str:
     """The first of some names of one field that the row has, else the first name."""
     return next((name for name in names if name in record.value), names[0])
-
-
-def _text_field(record: Record, field: str) -> str:
-    if field not in record.value:
-        raise DataError(f"{record.place}: {field}: missing; the row has {_names(record)}")
-    value = record.value[field]
-    if not isinstance(value, str):
-        raise DataError(f"{record.place}: {field}: must be text, not {_describe(value)}")
-    if not value.strip():
-        raise DataError(f"{record.place}: {field}: the text is empty")
-    _require_characters(value, f"{record.place}: {field}")
-    return value
-
-
-def _require_characters(value: str, place: str) -> None:
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        # JSON can spell half of a surrogate pair, which is no character.
-        raise DataError(f"{place}: half a surrogate pair at character {error.start + 1}") from None
-
-
-def _names(record: Record) -> str:
-    return ", ".join(map(repr, record.value)) or "no field"
-
-
-def _describe(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}…"
 
 
 _PARSERS: Mapping[Format, Callable[[Record], Document]] = {

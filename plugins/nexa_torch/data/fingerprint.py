@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _CODE = (
-    *("byte_tokenizer", "documents", "encode", "packing", "prepare"),
+    *("byte_tokenizer", "documents", "encode", "fields", "packing", "prepare"),
     *("readers", "store", "template", "template_proof", "views"),
 )
 _LIBRARIES = ("numpy", "tokenizers", "transformers")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset
 from torch.utils.data import default_collate as stack
 
 from nexa.errors import DataError, UserError
@@ -53,7 +55,12 @@ class GivenDataModule(BaseDataModule):
         return self._loader(self._validation, rank, world_size, shuffle=False)
 
     def fingerprint(self) -> str:
-        """The hash that Hugging Face data sets keep of themselves; "" for others, whose length alone is compared."""
+        """The hash that Hugging Face data sets keep of themselves, or of the tensors of a TensorDataset.
+
+        "" for others, whose length alone is compared.
+        """
+        if isinstance(self._train, TensorDataset):
+            return self._tensors_hash
         return str(getattr(self._train, "_fingerprint", ""))
 
     def lineage(self) -> dict[str, Any]:
@@ -68,6 +75,15 @@ class GivenDataModule(BaseDataModule):
         held_out = self._validation
         more = f"; held out: {len(held_out):,}" if held_out is not None and _is_indexed(held_out) else ""
         return (f"{_class_name(self._train)}: {size}{more}",)
+
+    @cached_property
+    def _tensors_hash(self) -> str:
+        """SHA-256 in hex of shapes, types and bytes of the training data's tensors."""
+        digest = hashlib.sha256()
+        for tensor in self._train.tensors:
+            digest.update(f"{tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     def _loader(self, data: Any, rank: int, world_size: int, *, shuffle: bool) -> tuple[DataLoader[Any], Sampler[Any]]:
         training = self.recipe.training

@@ -1,19 +1,16 @@
 """Put documents into rows so that little padding is computed on.
 
 No document is dropped and none is cut that fits into a row; documents in a row are kept apart by the
-row's `positions` and `document` arrays. Two algorithms, both pure functions of the lengths: best-fit-decreasing
-(Johnson 1973), which handles all items of one length at once, and a minimum-bin-slack search (Gupta & Ho 1999)
-that fills each row exactly where one or two items can. The search repacks what best-fit-decreasing left open.
+row's `positions` and `document` arrays. Each row takes the longest document left and then those that fill
+it best (minimum bin slack, Gupta & Ho 1999), a pure function of the lengths.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-
-# The search takes microseconds an item; beyond this many items only the worst rows are searched.
-_SEARCHED_ITEMS = 40_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,103 +84,54 @@ def pack(lengths: np.ndarray, row_length: int) -> np.ndarray:
         return np.empty(0, dtype=np.int64)
     if not (int(lengths.min()) >= 1 and int(lengths.max()) <= row_length):
         raise AssertionError(f"lengths {lengths.min()}..{lengths.max()} do not fit rows of {row_length}")
-    rows = best_fit_decreasing(lengths, row_length)
-    count = int(rows.max()) + 1
-    if count == -(-int(lengths.sum()) // row_length):
-        return rows
-    open_again = _rows_to_search(rows, lengths, row_length)
-    items = np.flatnonzero(open_again[rows])
-    searched = minimum_bin_slack(lengths[items], row_length)
-    if int(searched.max()) + 1 >= int(open_again.sum()):
-        return rows
-    renumbered = np.cumsum(~open_again) - 1
-    kept = int((~open_again).sum())
-    result = renumbered[rows]
-    result[items] = kept + searched
-    return result
-
-
-def best_fit_decreasing(lengths: np.ndarray, row_length: int) -> np.ndarray:
-    """Longest first, each item goes into the row with the least room that still holds it: row of each item [N]."""
-    order = np.argsort(-lengths, kind="stable")
-    rows = np.empty(len(lengths), dtype=np.int64)
-    values, counts = np.unique(lengths, return_counts=True)
-    by_room: list[list[int]] = [[] for _ in range(row_length + 1)]
-    # Bit r is set where by_room[r] is not empty: the tightest row that holds `length` is the lowest
-    # set bit at or above it.
-    occupied = 0
-    made = place = 0
-    for length, count in zip(values[::-1].tolist(), counts[::-1].tolist(), strict=True):
-        left = count
-        while left:
-            above = occupied >> length
-            room = length + (above & -above).bit_length() - 1 if above else row_length
-            # A row that took an item is the tightest for the next of the same length while it has room.
-            each = room // length
-            wanted = -(-left // each)
-            if above:
-                held = by_room[room]
-                taken = held[-wanted:]
-                del held[-wanted:]
-                if not held:
-                    occupied &= ~(1 << room)
-            else:
-                taken = list(range(made, made + wanted))
-                made += wanted
-            now = min(left, each * len(taken))
-            rows[order[place : place + now]] = np.repeat(taken, each)[:now]
-            place, left = place + now, left - now
-            last = now - each * (len(taken) - 1)
-            for rest, group in ((room - each * length, taken[:-1]), (room - last * length, taken[-1:])):
-                if group:
-                    by_room[rest].extend(group)
-                    occupied |= 1 << rest
-    return rows
-
-
-def _rows_to_search(rows: np.ndarray, lengths: np.ndarray, row_length: int) -> np.ndarray:
-    """Rows worth packing again, bool [rows]: the emptiest, then those made last, which hold the shortest items."""
-    loads = np.bincount(rows, weights=lengths).astype(np.int64)
-    number = np.arange(len(loads))
-    order = np.lexsort((-number, -(row_length - loads)))
-    chosen = np.zeros(len(loads), dtype=bool)
-    chosen[order[np.cumsum(np.bincount(rows)[order]) <= _SEARCHED_ITEMS]] = True
-    chosen[order[0]] = True
-    return chosen
-
-
-def minimum_bin_slack(lengths: np.ndarray, row_length: int) -> np.ndarray:
-    """Each row takes the longest item left, then one or two that fill it exactly, else the longest that fits."""
     order = np.argsort(lengths, kind="stable")
     held = np.bincount(lengths, minlength=row_length + 1)
     # Items of one length are taken from the end of their stretch of `order`.
     ends = np.cumsum(held)
     rows = np.empty(len(lengths), dtype=np.int64)
-    row, left, longest = 0, len(lengths), row_length
-    while left:
-        while not held[longest]:
-            longest -= 1
-        room, picked = row_length, [longest]
-        while picked:
-            for length in picked:
-                held[length] -= 1
-                ends[length] -= 1
-                rows[order[ends[length]]] = row
-            left -= len(picked)
-            room -= sum(picked)
-            picked = _complement(held, room)
-        row += 1
+    row = 0
+    for longest in np.flatnonzero(held)[::-1].tolist():
+        while held[longest]:
+            held[longest] -= 1
+            wanted = Counter(_fill(held, row_length - longest))
+            held[longest] += 1
+            wanted[longest] += 1
+            # As long as there are such items, the next rows are filled in the same way.
+            times = min(int(held[length]) // count for length, count in wanted.items())
+            for length, count in wanted.items():
+                taken = times * count
+                place = order[ends[length] - taken : ends[length]]
+                rows[place] = np.repeat(np.arange(row, row + times), count)
+                ends[length] -= taken
+                held[length] -= taken
+            row += times
     return rows
 
 
-def _complement(held: np.ndarray, room: int) -> list[int]:
-    """Lengths of the items to put into a row with `room` places left; empty where none fits."""
-    if room <= 0 or held[room]:
-        return [room] if room > 0 else []
-    shorter = np.arange(1, room // 2 + 1)
-    pairs = (held[shorter] > 0) & (held[room - shorter] > (shorter == room - shorter))
-    if pairs.any():
-        found = int(pairs.argmax()) + 1
-        return [room - found, found]
-    fitting = np.flatnonzero(held[:room])
-    return [int(fitting[-1])] if len(fitting) else []
+def _fill(held: np.ndarray, room: int) -> list[int]:
+    """Lengths of items that together come closest to `room` without passing it, long ones before short ones.
+
+    held: how many items there are of each length from 0 on, int64. Subset sums by dynamic programming (Bellman
+    1957), a bit a sum: bit r is set where some of the lengths seen so far add up to r.
+    """
+    places = (1 << (room + 1)) - 1
+    sums = 1
+    seen: list[tuple[int, int]] = []
+    lengths = np.flatnonzero(held[: room + 1])[::-1]
+    for length, count in zip(lengths.tolist(), held[lengths].tolist(), strict=True):
+        for _ in range(min(count, room // length)):
+            more = sums | (sums << length & places)
+            if more == sums:
+                break
+            seen.append((length, sums))
+            sums = more
+        if sums >> room:
+            break
+    rest = sums.bit_length() - 1
+    filling = []
+    # A sum that was missing before a length was seen is made with that length.
+    for length, before in reversed(seen):
+        if not before >> rest & 1:
+            filling.append(length)
+            rest -= length
+    return filling

@@ -255,7 +255,7 @@ class _Preparer:
                 return np.array([0 if what == "training" else 1])
             if fraction is None:
                 return np.arange(n)
-            others, chosen = _hold_out(n, fraction, seed, encoded.uri)
+            others, chosen = hold_out(n, fraction, seed, encoded.uri)
             return (others if what == "training" else chosen)[:limit]
 
         options = ViewOptions(
@@ -311,7 +311,7 @@ class _Preparer:
             self.warnings.append(text)
 
 
-def _hold_out(n: int, fraction: float, seed: int, uri: str) -> tuple[np.ndarray, np.ndarray]:
+def hold_out(n: int, fraction: float, seed: int, uri: str) -> tuple[np.ndarray, np.ndarray]:
     """Split n documents by seeded choice, both parts in their original order and neither empty."""
     if n < 2:
         raise DataError(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from nexa.errors import NexaError, WorkerError
 from nexa_torch.distributed.synchronize import GradientSynchronizer
 
 if TYPE_CHECKING:
     from nexa_torch.distributed.presence import Presence
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +68,29 @@ class Ranks:
         the error of a rank that failed on its way, and WorkerError naming one that ended.
         """
         return flag if self.presence is None else self.presence.gather(mark, flag)
+
+    def from_main(self, work: Callable[[], T]) -> T:
+        """Do `work` on rank 0 alone and return what it returned on every rank; a NexaError it raises, too."""
+        said: list[Any] = [None]
+        if self.is_main:
+            try:
+                said = [work()]
+            except NexaError as error:
+                said = [error]
+        if self.background is not None:
+            dist.broadcast_object_list(said, src=0, group=self.background)
+        if isinstance(said[0], NexaError):
+            raise said[0]
+        result: T = said[0]
+        return result
+
+    def raise_together(self, error: Exception | None, *, work: str) -> None:
+        """Raise on every rank where one of them failed; `work` names what, as in "save a checkpoint"."""
+        failed = self.any(error is not None)
+        if error is not None:
+            raise error
+        if failed:
+            raise WorkerError(f"another rank could not {work}", hint="its log says why: nexa logs")
 
     def barrier(self) -> None:
         """Wait until every rank is here."""

@@ -136,6 +136,7 @@ class TrainingEngine:
         training = self.recipe.training
         weight, size = self.ranks.sum_counts(window.weight, window.size)
         if isinstance(self.optimizer, NeedsCurvature) and self.optimizer.curvature_due():
+            self._wait_for_copy()
             estimate_curvature(self, self.optimizer, window, step, weight)
         loss = torch.zeros((), device=self.ranks.device)
         for part, last in self.strategy.passes(window.microbatches, self.source.idle_batch):
@@ -150,6 +151,7 @@ class TrainingEngine:
             self._meter.totals.add(figures, part.weight)
 
         self.strategy.sum_gradients()
+        self._wait_for_copy()
         norm = self.precision.step(self.optimizer, self.parameters, training.max_grad_norm)
         if self.scheduler is not None:
             self.scheduler.step()
@@ -313,6 +315,11 @@ class TrainingEngine:
             return
         self._progress("saving")
         self._saved(self.saver.save())
+
+    def _wait_for_copy(self) -> None:
+        """Let a save in the background finish its copy of what the optimizer is about to change."""
+        if self.saver is not None:
+            self.saver.wait_for_copy()
 
     def _saved(self, completed: bool) -> None:
         """Take note of a checkpoint that was committed, in the background perhaps some steps ago."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
-from nexa.errors import NexaError, UserError, WorkerError
+from nexa.errors import UserError, WorkerError
 from nexa_torch.checkpoint import FOLDER, Cursor, TrainerSnapshot, take_snapshot, write_trainer
-from nexa_torch.optimizers.weights import evaluation_weights
+from nexa_torch.optimizers.weights import HasEvaluationWeights, evaluation_weights
 
 if TYPE_CHECKING:
     from nexa.worker.context import CheckpointCommitter
@@ -32,12 +32,19 @@ class Snapshot:
     fingerprint: str
     lineage: Mapping[str, Any]
 
+    def writes(self) -> list[int]:
+        """How often torch has written into each tensor of weights and optimizer."""
+        tensors = [*self.weights.values(), *(self.trainer.tensors.values() if self.trainer else ())]
+        return [tensor._version for tensor in tensors]
+
 
 class Saver:
     """Commits checkpoints, while training waits or, `in_background`, while it goes on.
 
-    In the background at most one save is under way: the next one waits for it. All ranks call the same
-    methods at the same step boundaries; a save that fails on one rank fails on all.
+    In the background at most one save is under way: the next one waits for it. Weights and optimizer state on a
+    CPU are copied there too, beside the next step's forward and backward pass, which only read them; before
+    they are updated, `wait_for_copy` must be called. All ranks call the same methods at the same step
+    boundaries; a save that fails on one rank fails on all.
     """
 
     def __init__(self, engine: TrainingEngine, committer: CheckpointCommitter, *, in_background: bool) -> None:
@@ -46,6 +53,8 @@ class Saver:
         self._in_background = in_background
         self._stager: DefaultStager | None = None
         self._thread: threading.Thread | None = None
+        self._copied = threading.Event()
+        self._copied.set()
         self._name: str | None = None
         self._error: BaseException | None = None
 
@@ -65,12 +74,22 @@ class Saver:
             snapshot = self._take()
             if not self._in_background:
                 self._work(snapshot)
+            elif not self._copies_beside_training():
+                snapshot = self._staged(snapshot)
         if not self._in_background:
             self._agree()
             return True
-        self._thread = threading.Thread(target=self._work, args=(snapshot,), name="save-checkpoint", daemon=True)
+        work: Callable[[], None] = partial(self._work, snapshot)
+        if self._copies_beside_training():
+            self._copied.clear()
+            work = partial(self._copy_and_work, snapshot, snapshot.writes())
+        self._thread = threading.Thread(target=work, name="save-checkpoint", daemon=True)
         self._thread.start()
         return completed
+
+    def wait_for_copy(self) -> None:
+        """Return once the weights and the optimizer's state may be changed."""
+        self._copied.wait()
 
     def finish(self) -> bool:
         """Wait for the save in the background; returns whether there was one. Raises as `save` does."""
@@ -91,8 +110,13 @@ class Saver:
         """Name of the newest checkpoint that is committed; on rank 0 alone."""
         return self._name
 
+    def _copies_beside_training(self) -> bool:
+        """Whether a copy may be taken during the next step: what is saved is what lies in this process's memory."""
+        engine = self._engine
+        return engine.ranks.device.type == "cpu" and not isinstance(engine.optimizer, HasEvaluationWeights)
+
     def _take(self) -> Snapshot:
-        """The engine's step: of tensors that training goes on to change, a copy."""
+        """The engine's step; its weights and optimizer state are the tensors in use, which updates change."""
         engine = self._engine
         weights = engine.strategy.full_state(engine.model, trained_only=engine.task.saves_trained_only)
         cursor = make_cursor(engine)
@@ -101,14 +125,17 @@ class Saver:
             trainer = take_snapshot(
                 cursor, engine.model, engine.optimizer, engine.scheduler, engine.callbacks, engine.precision
             )
-        snapshot = Snapshot(
+        if self._in_background:
+            # Unlike parameters, buffers may change in a forward pass.
+            buffers = {name for name, _ in engine.model.named_buffers(remove_duplicate=False)}
+            weights = {name: value.clone() if name in buffers else value for name, value in weights.items()}
+        return Snapshot(
             cursor=cursor,
             weights=weights,
             trainer=trainer,
             fingerprint=engine.data_module.fingerprint(),
             lineage=engine.data_module.lineage(),
         )
-        return self._staged(snapshot) if self._in_background else snapshot
 
     def _staged(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot with its tensors copied to CPU memory that is taken once and used again."""
@@ -131,6 +158,27 @@ class Saver:
         if trainer is not None:
             trainer = replace(trainer, tensors=staged["optimizer"], callback_tensors=staged["callbacks"])
         return replace(snapshot, weights=staged["weights"], trainer=trainer)
+
+    def _copy_and_work(self, snapshot: Snapshot, writes: list[int]) -> None:
+        """Copy the snapshot, let training go on to its update, then write and commit the copy.
+
+        writes: `snapshot.writes()` when it was taken.
+        """
+        try:
+            staged = self._staged(snapshot)
+            changed = snapshot.writes() != writes
+        except BaseException as error:  # raised where all ranks agree on it
+            self._error = error
+            return
+        finally:
+            self._copied.set()
+        if changed:
+            self._error = WorkerError(
+                "weights or optimizer state were changed outside the optimizer's step while a copy of them was saved",
+                hint="a callback or task that writes into them needs checkpointing.async_save: false",
+            )
+            return
+        self._work(staged)
 
     def _work(self, snapshot: Snapshot) -> None:
         """Write and commit on this rank's part; keeps what goes wrong for `_agree`."""
@@ -157,31 +205,23 @@ class Saver:
 
     def _stage(self, step: int) -> Path:
         """The folder to write into, made by rank 0 and known to all. Raises WorkerError on all alike."""
-        ranks = self._engine.ranks
-        said: list[Any] = [None]
-        if ranks.is_main:
+
+        def make() -> str:
+            folder = self._committer.stage(step)
             try:
-                folder = self._committer.stage(step)
                 (folder / FOLDER / "optimizer").mkdir(parents=True)
-                said = [str(folder)]
-            except (NexaError, OSError) as error:
-                said = [error if isinstance(error, NexaError) else WorkerError(f"{folder} can't be written: {error}")]
-        if ranks.background is not None:
-            dist.broadcast_object_list(said, src=0, group=ranks.background)
-        if isinstance(said[0], NexaError):
-            raise said[0]
-        return Path(said[0])
+            except OSError as error:
+                raise WorkerError(f"{folder} can't be written: {error}") from error
+            return str(folder)
+
+        return Path(self._engine.ranks.from_main(make))
 
     def _agree(self) -> None:
         """Raise on every rank where one of them failed."""
         error, self._error = self._error, None
         if error is not None and not isinstance(error, Exception):
             raise error
-        failed = self._engine.ranks.any(error is not None)
-        if error is not None:
-            raise error
-        if failed:
-            raise WorkerError("another rank could not save a checkpoint", hint="its log says why: nexa logs")
+        self._engine.ranks.raise_together(error, work="save a checkpoint")
 
 
 def require_same_run(engine: TrainingEngine, saved: Cursor) -> None:

@@ -70,6 +70,10 @@ def test_the_document_is_what_workers_read(folder: Path) -> None:
         "factory": "nexa_planned:Planned",
         "processes_per_node": 4,
         "env": {"THREADS": "1"},
+        "code": None,
+        "probes": (),
+        "environment": {"kind": "backend", "name": "/opt/python"},
+        "container": None,
     }
     assert document["store"] == {"factory": "nexa_file.store:FileStore", "uri": (folder / "artifacts").as_uri()}
     assert document["recipe"]["training"]["global_batch_size"] == 64

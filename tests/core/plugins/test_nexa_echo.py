@@ -49,6 +49,7 @@ def test_it_is_listed(installed, tmp_path):
         ("scheduler", "echo-detached", "ok"),
         ("distiller", "echo-counts", "ok"),
         ("observer", "echo-log", "ok"),
+        ("reward", "echo-words", "ok"),
     }
     assert {(entry["distribution"], entry["version"]) for entry in entries} == {("nexa-echo", "0.1.0")}
 

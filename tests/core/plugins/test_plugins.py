@@ -348,6 +348,7 @@ def test_every_kind_has_a_contract_class():
         "distiller": "Distiller",
         "artifact-store": "ArtifactStore",
         "observer": "Observer",
+        "reward": "Reward",
     }
 
 

@@ -38,6 +38,33 @@ CASES = [
     ("samples: hello", "samples: must be a mapping of keys (prompts, max_new_tokens), not the text 'hello'"),
     ("adapter: {target_modules: 3}", "adapter.target_modules: must be a list or 'all-linear', not 3"),
     ("meta: []", "meta: must be a mapping, not a list"),
+    ("preference: {beta: 0}", "preference.beta: must be greater than 0, not 0"),
+    ("preference: {loss_type: sigmod}", "not the text 'sigmod' (did you mean 'sigmoid'?)"),
+    (
+        "preference: {loss_type: ipo, label_smoothing: 0.1}",
+        "label_smoothing is for the losses sigmoid and robust, not ipo",
+    ),
+    ("rollouts: {rewards: exact-answer}", "rollouts.rewards: must be a list, not the text 'exact-answer'"),
+    ("rollouts: {rewards: [json]}", "rollouts.rewards.0: must be a mapping of keys (name, weight, options), not"),
+    ("rollouts: {rewards: [{weight: 1.0}]}", "rollouts.rewards.0.name: required, but not given"),
+    ("rollouts: {rewards: [{name: json, wieght: 1}]}", "6:35: rollouts.rewards.0.wieght: unknown key (did you mean"),
+    (
+        "rollouts: {rewards: [{name: exact-anser}]}",
+        "6:29: rollouts.rewards.0.name: there is no reward 'exact-anser' (did you mean 'exact-answer'?",
+    ),
+    (
+        "rollouts: {rewards: [{name: json, options: {key: [a]}}]}",
+        "6:45: rollouts.rewards.0.options.key: unknown key (did you mean 'keys'?)",
+    ),
+    (
+        "rollouts: {rewards: [{name: format}]}",
+        "rollouts.rewards.0.options.pattern: required, but not given",
+    ),
+    (
+        "rollouts: {rewards: [{name: format, options: {pattern: '('}}]}",
+        "rollouts.rewards.0.options.pattern: '(' is no regular expression",
+    ),
+    ("rollouts: {generations: 1}", "rollouts.generations: must be at least 2, not 1"),
     ("schema_version: 2", "schema_version: must be 1, not 2"),
     ("training: {max_steps: 1, epochs: 1}", "6:1: training: max_steps and epochs exclude each other; keep one"),
     ("data: {validation: {fraction: 0.1, split: x}}", "data.validation: fraction and split exclude each other"),

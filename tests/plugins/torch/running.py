@@ -38,9 +38,18 @@ class Finished:
 
 
 class Run:
-    """One run in `folder`, of one or several attempts."""
+    """One run in `folder`, of one or several attempts, which a backend's function `train` makes."""
 
-    def __init__(self, folder: Path, document: Mapping[str, Any], *, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        document: Mapping[str, Any],
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        train: Callable[[RunContext], RunResult] = run_training,
+    ) -> None:
+        self._train = train
         self.folder = folder
         self.recipe = recipe_from_document(dict(document))
         self.rank, self.world_size = rank, world_size
@@ -68,7 +77,7 @@ class Run:
             labels={},
             retention=Retention.of(self.recipe.checkpointing.model_dump()),
         )
-        result = run_training(
+        result = self._train(
             RunContext(
                 run_id=RUN_ID,
                 run_dir=self.folder,

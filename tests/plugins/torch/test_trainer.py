@@ -128,6 +128,14 @@ def test_resume_refuses_other_settings() -> None:
         other.train(resume_from_checkpoint=True)
 
 
+def test_resume_refuses_other_rows_of_the_same_number() -> None:
+    Trainer(model=network(), args=args(), train_dataset=regression_rows(), callbacks=[Recorder(until=2)]).train()
+    inputs, targets = regression_rows().tensors
+    other = Trainer(model=network(), args=args(), train_dataset=TensorDataset(inputs, -targets))
+    with pytest.raises(UserError, match="dataset_hash was"):
+        other.train(resume_from_checkpoint=True)
+
+
 def test_classes_mappings_and_streams() -> None:
     class Classifier(nn.Module):
         """Takes its input by name."""

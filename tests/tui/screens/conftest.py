@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,8 +13,6 @@ from nexa.plugins import get_host
 from nexa.runs.actions import kill
 from nexa.runs.state import run_status
 from nexa.runs.store import RunStore
-
-SECONDS = 90.0
 
 RECIPE = """\
 # Counts bytes.
@@ -83,29 +80,6 @@ def opened() -> Callable[..., Any]:
 
 
 @pytest.fixture
-def until() -> Callable[..., Any]:
-    """Waits until a condition holds, letting the app work: `await until(pilot, lambda: …)`."""
-
-    async def wait(pilot: Any, condition: Callable[[], Any], seconds: float = SECONDS) -> None:
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                if condition():
-                    return
-            except LookupError:
-                pass
-            assert time.monotonic() < deadline, f"not within {seconds} s\n{_text(pilot.app)}"
-            await pilot.pause(0.02)
-
-    return wait
-
-
-@pytest.fixture
-def screen_text() -> Callable[[Any], str]:
+def screen_text(text_of: Callable[[Any], str]) -> Callable[[Any], str]:
     """What the app shows now, as lines of text."""
-    return _text
-
-
-def _text(app: Any) -> str:
-    strips = app.screen._compositor.render_strips()
-    return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips[: app.size.height])
+    return text_of

@@ -219,7 +219,7 @@ async def test_keys_are_answered_while_a_submit_sleeps(project, opened, until, s
 
     def slow_launch(plan, argv):
         entered.append(argv)
-        assert release.wait(60)
+        assert release.wait(600)
         from nexa.launching import launch_plan
 
         return launch_plan(plan, argv=argv)
@@ -233,7 +233,7 @@ async def test_keys_are_answered_while_a_submit_sleeps(project, opened, until, s
         await pilot.press("j", "j", "f5")
         assert view.field.path != before
         await pilot.press("6")
-        assert pilot.app.current_mode == "plugins"
+        await until(pilot, lambda: pilot.app.current_mode == "plugins")
         await pilot.press("1")
         assert len(entered) == 1
         release.set()
@@ -288,7 +288,7 @@ async def test_a_plugins_defect_does_not_end_the_ui(project, opened, until, scre
         ("text.replace('max_steps: 6', 'max_step: 5')", "did you mean 'max_steps'"),
     ],
 )
-def test_the_users_editor_changes_the_form(project, opened, until, screen_text, monkeypatch, script, outcome):
+def test_the_users_editor_changes_the_form(project, opened, until, screen_text, told, monkeypatch, script, outcome):
     """What is saved becomes edits with its comments; a mistake is said with its line, and the text is kept."""
     editor = project / "editor.py"
     editor.write_text(
@@ -306,16 +306,62 @@ def test_the_users_editor_changes_the_form(project, opened, until, screen_text, 
             monkeypatch.setattr(pilot.app, "suspend", nullcontext)
             screen = await _on_tiny(pilot, until)
             await pilot.press("e")
-            await until(pilot, lambda: outcome in screen_text(pilot.app))
+            await until(pilot, lambda: outcome in screen_text(pilot.app) or outcome in told(pilot.app))
             assert "# Counts bytes." in Path(project / "seen").read_text()
             if "max_step:" in script:
                 assert screen.form.edits == {}
                 await pilot.press("e")
-                assert "max_step: 5" in Path(project / "seen").read_text()
+                await until(pilot, lambda: "max_step: 5" in Path(project / "seen").read_text())
             else:
                 assert screen.form.edits == {"training.max_steps": 5}
 
     asyncio.run(check())
+
+
+def test_the_form_is_saved_as_a_new_recipe(project, opened, until, screen_text, told):
+    """With its comments and edits, paths that hold from there; a file that exists is never replaced."""
+    taken = project / "recipes" / "taken.yaml"
+    taken.write_text("method: sft\n")
+
+    async def check() -> None:
+        async with opened() as pilot:
+            screen = await _on_tiny(pilot, until)
+            await _change(screen, pilot, until, "training.max_steps", "4")
+            await pilot.press("w", "escape", "w", *"taken", "enter")
+            await until(pilot, lambda: "taken.yaml exists already" in told(pilot.app))
+            assert screen.form.edits == {"training.max_steps": 4}
+            await pilot.press("w", *"mine", "enter")
+            await until(pilot, lambda: screen.form is not None and screen.form.path.stem == "mine")
+            assert screen.form.edits == {}
+            await pilot.press("w", *"other/", *"far.yml", "enter")
+            await until(pilot, lambda: (project / "other" / "far.yml").exists() and screen.form is not None)
+            screen.recipes.go_to("tiny")
+            await until(pilot, lambda: screen.form is not None and screen.form.path.stem == "tiny")
+            assert screen.form.edits == {}
+
+    asyncio.run(check())
+    assert taken.read_text() == "method: sft\n"
+    text = (project / "recipes" / "mine.yaml").read_text()
+    for part in ("# Counts bytes.", "max_steps: 4", "remote_uri: rows.jsonl  # beside this file"):
+        assert part in text, part
+    for place in ("mine", "other/far.yml"):
+        loaded = load_recipe(place)
+        assert loaded.recipe.training.max_steps == 4
+        assert Path(loaded.recipe.data.remote_uri) == project / "recipes" / "rows.jsonl"
+
+
+def test_a_read_only_view_writes_no_file(project, opened, until, screen_text, told):
+    """Saving is refused before a name is asked for; a folder that can't be written is told."""
+
+    async def check(readonly: bool, words: str) -> None:
+        async with opened(readonly=readonly) as pilot:
+            await _on_tiny(pilot, until)
+            await pilot.press("w", *([] if readonly else [*"file/x.yaml", "enter"]))
+            await until(pilot, lambda: words in told(pilot.app))
+
+    (project / "file").write_text("")
+    asyncio.run(check(True, "can't write a file: this view is read-only"))
+    asyncio.run(check(False, "file can't be made"))
 
 
 @launch_test

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -49,6 +49,6 @@ class Section(BaseModel):
 
 
 def section_of(annotation: Any) -> type[Section] | None:
-    """The section that a field of this type holds, also where it may be null; None for a leaf."""
-    options = (annotation, *get_args(annotation))
+    """The section that a field of this type holds, also where it may be null; None for a leaf, such as a list."""
+    options = () if get_origin(annotation) is list else (annotation, *get_args(annotation))
     return next((option for option in options if isinstance(option, type) and issubclass(option, Section)), None)

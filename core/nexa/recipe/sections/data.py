@@ -35,9 +35,12 @@ class DataSection(Section):
     remote_uri: str
     """File or folder (relative to the recipe), `s3://…`, `gs://…`, `hf:org/dataset`, or
     `pkg:PACKAGE/FILE` shipped in a Python package. JSONL or plain text."""
-    format: Literal["auto", "messages", "prompt_response", "instruction", "text", "tokens"] = "auto"
-    """Row layout: chat `messages`, `prompt`/`response` pairs, `instruction`/`input`/`output`, `text`, or `tokens`
-    (ids, with `labels` or a `mask`). Default: told from the first row."""
+    format: Literal[
+        "auto", "messages", "prompt_response", "instruction", "text", "tokens", "preference", "unpaired", "prompts"
+    ] = "auto"
+    """Row layout: chat `messages`, `prompt`/`response` pairs, `instruction`/`input`/`output`, `text`, `tokens`
+    (ids, with `labels` or a `mask`); `prompt`/`chosen`/`rejected` (preference), `prompt`/`completion`/`label`
+    (unpaired), or `prompt` beside columns for rewards (prompts). Default: told from the method and the first row."""
     split: str | None = None
     """Named split of a hub data set. Default: "train"."""
     dataset_version: str | None = None

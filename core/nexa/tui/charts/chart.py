@@ -55,6 +55,14 @@ class Picture:
     inspected: float | None = None
     faint: bool = True
 
+    def same_as(self, other: Picture | None) -> bool:
+        """Whether another picture is drawn in the same way; curves are never changed, so the same ones are equal."""
+        return other is not None and self._scalars() == other._scalars() and np.array_equal(self.marks, other.marks)
+
+    def _scalars(self) -> tuple[object, ...]:
+        lines = tuple((id(line.curve), line.label, line.colour, line.dots) for line in self.lines)
+        return (self.title, lines, self.axis, self.low, self.high, self.log_y, self.inspected, self.faint)
+
 
 class Chart(Canvas, can_focus=True):
     """Draws a `Picture`; redraws itself when its size or the theme changes."""
@@ -105,9 +113,10 @@ class Chart(Canvas, can_focus=True):
         return strip if strip.cell_length else Strip.blank(self.size.width, self.rich_style)
 
     def draw(self, picture: Picture) -> None:
-        """Show a picture instead of the one before."""
-        self.picture = picture
-        self.redraw()
+        """Show a picture instead of the one before; draws only when it is another one."""
+        before, self.picture = self.picture, picture
+        if not picture.same_as(before):
+            self.redraw()
 
     @property
     def _plot(self) -> tuple[int, int, int, int]:

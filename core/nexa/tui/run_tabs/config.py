@@ -54,12 +54,25 @@ class ConfigTab(VerticalScroll, can_focus=True):
     ConfigTab { padding: 0 1; scrollbar-size-vertical: 1; }
     """
 
+    _config: ConfigText | None = None
+
     def compose(self) -> ComposeResult:
         """One text."""
         yield Static("")
 
+    def on_mount(self) -> None:
+        """Follow changes of the theme."""
+        self.app.theme_changed_signal.subscribe(self, lambda _: self._write())
+
     def show(self, config: ConfigText) -> None:
         """Show a run's recipe."""
+        self._config = config
+        self._write()
+
+    def _write(self) -> None:
+        config = self._config
+        if config is None:
+            return
         muted, accent = colour_of(self.app, "text-muted"), colour_of(self.app, "accent")
         text = Text()
         if config.command:

@@ -24,20 +24,32 @@ _MOST_NOTES = 4
 
 
 class Figure(Static):
-    """One number with its name."""
+    """One number with its name, and an addition where there is room."""
 
     DEFAULT_CSS = """
     Figure { width: 1fr; height: 2; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     """
 
+    _words = ("", "", "")
+    _text: Text | None = None
+
     def show(self, name: str, value: str, *, more: str = "") -> None:
         """Show a value; draws only when it reads differently."""
+        self._words = (name, value, more)
+        self._write()
+
+    def on_resize(self) -> None:
+        """Show the addition, or no longer."""
+        self._write()
+
+    def _write(self) -> None:
+        name, value, more = self._words
         text = Text(no_wrap=True, overflow="ellipsis")
         text.append(f"{name}\n", colour_of(self.app, "text-muted"))
         text.append(value or "–", "bold")
         if more and len(value) + len(more) + 3 <= self.size.width:
             text.append(f" {more}", colour_of(self.app, "text-muted"))
-        if getattr(self, "_text", None) != text:
+        if text != self._text:
             self._text = text
             self.update(text)
 

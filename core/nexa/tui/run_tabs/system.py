@@ -39,7 +39,8 @@ class SystemTab(Vertical):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._points = 0
+        self._drawn: tuple[str, int, float] | None = None
+        """Which meters the charts show: of which run, how many, the newest's moment."""
 
     def compose(self) -> ComposeResult:
         """The parts."""
@@ -61,8 +62,9 @@ class SystemTab(Vertical):
             self._text = text
             self.query_one("#ranks Static", Static).update(text)
         first = snapshot.meters.get(0)
-        if first is not None and len(first.times) != self._points:
-            self._points = len(first.times)
+        drawn = (snapshot.run_id, len(first.times), first.times[-1]) if first is not None and first.times else None
+        if first is not None and drawn != self._drawn:
+            self._drawn = drawn
             self.query_one(ChartsPane).update(_curves(first))
 
     def _line(self, rank: int, readings: Readings) -> Text:

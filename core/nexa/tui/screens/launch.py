@@ -14,14 +14,13 @@ from textual.containers import Horizontal, Vertical
 from textual.timer import Timer
 from textual.widgets import Input
 
-from nexa.errors import NexaError, Problem, RecipeError
+from nexa.errors import NexaError, Problem
 from nexa.text import sanitize_line
-from nexa.tui.editor import edit_text
 from nexa.tui.forms.fields import Control
 from nexa.tui.forms.form import RecipeForm
 from nexa.tui.keys import bindings
 from nexa.tui.launching import Checked, check_form, launch_form, problems_by_field, read_recipes
-from nexa.tui.screens.base import NexaScreen
+from nexa.tui.recipe_actions import RecipeActions
 from nexa.tui.widgets.field_editor import FieldEditor
 from nexa.tui.widgets.form_view import FormView
 from nexa.tui.widgets.preview import Preview
@@ -37,7 +36,7 @@ _FIRST_RECIPE = "quickstart"
 _REMEMBERED = "recipe"
 
 
-class LaunchScreen(NexaScreen):
+class LaunchScreen(RecipeActions):
     """Recipes, form and preview; edits stay with their recipe until the UI is closed."""
 
     ENTRY = "launch"
@@ -49,13 +48,14 @@ class LaunchScreen(NexaScreen):
         super().__init__()
         self._fields: tuple[Field, ...] = ()
         self._forms: dict[Path, RecipeForm] = {}
-        self._drafts: dict[Path, str] = {}
         self._shown: Path | None = None
         self._checked: Checked | None = None
         self._check_timer: Timer | None = None
         self._clusters: dict[str, ClusterView] = {}
         self._launching = False
         self._changed_only = False
+        self._go_to_file: Path | None = None
+        """A new recipe to show once the list has it."""
 
     def body(self) -> ComposeResult:
         """Three panes; narrow terminals show two of them."""
@@ -101,6 +101,9 @@ class LaunchScreen(NexaScreen):
         if current is not None and current.path == self._shown:
             # Its file may have been changed meanwhile.
             self._open(current)
+        if self._go_to_file is not None and any(entry.path == self._go_to_file for entry in entries):
+            self.recipes.go_to(self._go_to_file)
+            self._go_to_file = None
         if current is None:
             self.recipes.go_to(str(self.services.preferences.values.get(_REMEMBERED, _FIRST_RECIPE)))
             self.recipes.choices.focus()
@@ -167,9 +170,10 @@ class LaunchScreen(NexaScreen):
             return
         self._checked = checked
         self.query_one(Preview).set_texts(checked.before, checked.after, checked.command)
-        self._show_problems(checked.problems)
+        self.show_problems(checked.problems)
 
-    def _show_problems(self, problems: Mapping[str, Sequence[Problem]]) -> None:
+    def show_problems(self, problems: Mapping[str, Sequence[Problem]]) -> None:
+        """Say what is wrong, at the fields it belongs to."""
         form = self.form
         if form is None:
             return
@@ -268,33 +272,19 @@ class LaunchScreen(NexaScreen):
         else:
             self.recipes.choices.focus()
 
-    # Text
+    def show_saved(self, file: Path) -> None:
+        """Go on with a new recipe file."""
+        self._go_to_file = file
+        self.read_now()
 
-    def action_copy(self) -> None:
-        """Copy the equivalent command to the clipboard (OSC 52)."""
-        if self.form is not None:
-            self.app.copy_to_clipboard(self.form.command())
-            self.tell("command copied", severity="information")
+    def forget(self, form: RecipeForm) -> None:
+        """Drop a form's edits, which are in a file now, unless there are others since."""
+        known = self._forms.get(form.path)
+        if known is not None and known.edits == form.edits:
+            del self._forms[form.path]
 
-    def action_edit(self) -> None:
-        """Edit the recipe's text in $EDITOR; what changed there becomes edits of the form."""
-        form = self.form
-        if form is None:
-            return
-        before = self._drafts.pop(form.path, None) or form.yaml()
-        try:
-            text = edit_text(self.app, before, name=form.path.name)
-            if text is not None:
-                self._take(form, text)
-        except RecipeError as error:
-            self._drafts[form.path] = text or before
-            self._show_problems(problems_by_field(form, error))
-            self.tell(f"{error}\nyour text is kept: edit it again with e")
-        except NexaError as error:
-            self.tell(error)
-
-    def _take(self, form: RecipeForm, text: str) -> None:
-        form.take_yaml(text)
+    def retake(self) -> None:
+        """Show the form again after its text was replaced."""
         self.form_view.rebuild()
         self._check_now()
 
@@ -371,12 +361,12 @@ class LaunchScreen(NexaScreen):
         if trouble is None:
             self.services.preferences.values[_REMEMBERED] = form.path.stem
             self.services.preferences.save()
-            self._show_problems({})
+            self.show_problems({})
             await self.nexa.open_run(run_id)
             return
         problems = problems_by_field(form, trouble)
         if form.path == self._shown:
-            self._show_problems(problems)
+            self.show_problems(problems)
             if any(self.form_view.go_to(path) for path in problems if path):
                 self.form_view.focus()
         self.tell(trouble)

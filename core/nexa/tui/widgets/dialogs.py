@@ -1,4 +1,4 @@
-"""Dialogs: a question that names what it is about, and a choice from a list."""
+"""Dialogs: a question that names what it is about, a choice from a list, and a line of text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Button, OptionList, Static
+from textual.widgets import Button, Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from nexa.text import sanitize
@@ -94,3 +94,32 @@ class Choice(ModalScreen[str | None]):
     def action_move(self, how: str) -> None:
         """Move in the list by letters."""
         getattr(self.query_one(OptionList), f"action_{how}")()
+
+
+class Prompt(ModalScreen[str | None]):
+    """Asks for a line of text; gives it without blanks around it, None when nothing was typed."""
+
+    BINDINGS = [Binding("escape", "cancel", "Cancel")]
+
+    def __init__(self, title: str, text: str, *, placeholder: str = "") -> None:
+        super().__init__()
+        self._question = sanitize(title)
+        self._text = sanitize(text)
+        self._placeholder = placeholder
+
+    def compose(self) -> ComposeResult:
+        """The question and the field."""
+        with Vertical(classes="dialog"):
+            yield Static(Text(self._question), classes="dialog-title")
+            yield Static(Text(self._text), classes="dialog-text")
+            yield Input(placeholder=self._placeholder)
+            yield Static("Enter accepts, Esc cancels", classes="dialog-hint")
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Give the text."""
+        event.stop()
+        self.dismiss(event.value.strip() or None)
+
+    def action_cancel(self) -> None:
+        """Give nothing."""
+        self.dismiss(None)

@@ -38,6 +38,7 @@ class LogPane(Vertical):
         self._index: LogIndex | None = None
         self._level = LEVELS[0]
         self._busy = ""
+        self._status: Text | None = None
 
     def compose(self) -> ComposeResult:
         """The parts."""
@@ -56,6 +57,7 @@ class LogPane(Vertical):
         """Show the logs in a folder, newest attempt and rank 0 first."""
         self._folder, self._paths, self._index = folder, (), None
         self._level = LEVELS[0]
+        self.view.open(None)
 
     def scan(self) -> None:
         """Find files and count lines; for a thread."""
@@ -105,7 +107,9 @@ class LogPane(Vertical):
             line.append("  following" if view.follow else f"  line {view.top_line + 1:,}", "dim")
             line.append("  wrapped" if view.wrap else "", "dim")
             line.append(f"  {self._busy}" if self._busy else "", "bold")
-        self.query_one("#log-status", Static).update(line)
+        if line != self._status:
+            self._status = line
+            self.query_one("#log-status", Static).update(line)
 
     @on(LogView.Asked)
     def _asked(self, event: LogView.Asked) -> None:

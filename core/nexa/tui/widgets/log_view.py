@@ -10,7 +10,7 @@ from rich.cells import cell_len, chop_cells
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
-from textual.geometry import Region
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
@@ -73,12 +73,16 @@ class LogView(Widget, can_focus=True):
         self._across = 0
         self._rows: list[_Row] = []
         self._generation = 0
+        self._place: tuple[int, int, Size] | None = None
 
-    def open(self, index: LogIndex) -> None:
-        """Show another file, from its end."""
+    def open(self, index: LogIndex | None) -> None:
+        """Show another file, from its end; None for nothing."""
         self.index, self.level, self.current = index, None, None
         self.follow = True
         self._top = self._skip = self._across = 0
+        if index is None:
+            self._rows = []
+            self.refresh()
         self.update()
 
     def on_resize(self) -> None:
@@ -100,15 +104,16 @@ class LogView(Widget, can_focus=True):
                         self.refresh_row(y)
             else:
                 self.refresh()
-        self.refresh_row(None)
+        place = (self._top, self.count, self.size)
+        if place != self._place:
+            self._place = place
+            # The column that shows where in the file one is.
+            self.refresh(Region(self.size.width - 1, 0, 1, self.size.height))
         self.post_message(self.Moved())
 
-    def refresh_row(self, y: int | None) -> None:
-        """Draw one row anew, or with None the column that shows where one is."""
-        if y is None:
-            self.refresh(Region(self.size.width - 1, 0, 1, self.size.height))
-        else:
-            self.refresh(Region(0, y, self.size.width, 1))
+    def refresh_row(self, y: int) -> None:
+        """Draw one row anew."""
+        self.refresh(Region(0, y, self.size.width, 1))
 
     @property
     def count(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nexa_torch.data.packing import Layout, Segments, arrange, best_fit_decreasing, pack, split_documents
+from nexa_torch.data.packing import Layout, Segments, arrange, pack, split_documents
 from nexa_torch.data.rows import IGNORED, RowCounts, Rows
 from nexa_torch.data.store import TokenArrays
 
@@ -31,14 +31,6 @@ def _best_fit_decreasing(lengths: list[int], row_length: int) -> list[int]:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("row_length", [1, 7, 64, 512])
-def test_many_at_once_is_best_fit_decreasing(seed: int, row_length: int) -> None:
-    lengths = _lengths(seed, row_length)
-    rows = best_fit_decreasing(lengths, row_length)
-    assert sorted(np.bincount(rows, weights=lengths)) == _best_fit_decreasing(lengths.tolist(), row_length)
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("row_length", [1, 7, 64, 512])
 def test_pack_fits_and_needs_no_more_rows(seed: int, row_length: int) -> None:
     lengths = _lengths(seed, row_length)
     rows = pack(lengths, row_length)
@@ -54,16 +46,6 @@ def test_pack_wastes_little(row_length: int) -> None:
     lengths = np.minimum(np.random.default_rng(0).lognormal(4.5, 0.8, size=20_000).astype(int) + 1, row_length)
     rows = pack(lengths, row_length)
     assert 1 - lengths.sum() / ((rows.max() + 1) * row_length) < 0.0005
-
-
-def test_search_is_limited_to_the_worst_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    lengths = np.minimum(np.random.default_rng(1).lognormal(5.5, 0.8, size=3000).astype(int) + 1, 512)
-    everything = int(best_fit_decreasing(lengths, 512).max()) + 1
-    monkeypatch.setattr("nexa_torch.data.packing._SEARCHED_ITEMS", 600)
-    rows = pack(lengths, 512)
-    assert np.bincount(rows, weights=lengths).max() <= 512
-    assert sorted(set(rows.tolist())) == list(range(int(rows.max()) + 1))
-    assert rows.max() + 1 <= everything
 
 
 def test_pack_of_nothing_is_nothing() -> None:

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from running import RUN_ID, Run, chat_rows, tiny_recipe
 
-from nexa.errors import NexaError
+from nexa.errors import NexaError, WorkerError
+from nexa_torch.engine.saving import Saver
+from nexa_torch.tasks.language_model import LanguageModelTask
 
 STEPS = 6
 
@@ -84,3 +87,33 @@ def test_a_full_disk_ends_the_run_and_leaves_what_was_committed(
     kept = run.store.list(f"checkpoints/{RUN_ID}")
     assert kept
     assert all(run.store.verify(artifact.name) == [] for artifact in kept)
+
+
+def test_weights_changed_while_they_are_copied_are_never_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that writes into weights by itself ends the run with the reason; the torn copy is thrown away."""
+    written = threading.Event()
+    train_step, staged = LanguageModelTask.train_step, Saver._staged
+
+    def writing_step(task: Any, batch: Any, model: Any, criterion: Any) -> Any:
+        if task.saves > 0:
+            with torch.no_grad():
+                next(model.parameters()).mul_(0.5)
+            written.set()
+        task.saves += 1
+        return train_step(task, batch, model, criterion)
+
+    def slow_copy(saver: Saver, snapshot: Any) -> Any:
+        copy = staged(saver, snapshot)
+        assert written.wait(60)
+        return copy
+
+    monkeypatch.setattr(LanguageModelTask, "saves", 0, raising=False)
+    monkeypatch.setattr(LanguageModelTask, "train_step", writing_step)
+    monkeypatch.setattr(Saver, "_staged", slow_copy)
+    document = recipe(chat_rows(tmp_path), async_save=True, grad_accumulation_steps=1)
+    run = Run(tmp_path / "run", document)
+    with pytest.raises(WorkerError, match="outside the optimizer's step"):
+        run.attempt()
+    assert run.store.list(f"checkpoints/{RUN_ID}") == []

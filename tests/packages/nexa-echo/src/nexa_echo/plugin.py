@@ -5,7 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import nexa
-from nexa.specs import BackendSpec, DistillerSpec, ObserverSpec, RecipeFolder, SchedulerSpec, TaskSpec
+from nexa.specs import (
+    BackendSpec,
+    Conformance,
+    DistillerSpec,
+    ObserverSpec,
+    RecipeFolder,
+    RewardSpec,
+    SchedulerSpec,
+    TaskSpec,
+)
+from nexa_echo.bytecounts import MODEL_NAME
 
 
 @nexa.hookimpl
@@ -19,6 +29,7 @@ def nexa_register_backends() -> list[BackendSpec]:
             options_model="nexa_echo.options:EchoOptions",
             methods=("sft", "pretrain"),
             capabilities=frozenset({"chat", "estimate", "resume"}),
+            conformance=Conformance(overrides={"model.name": MODEL_NAME}),
         )
     ]
 
@@ -72,6 +83,19 @@ def nexa_register_observers() -> list[ObserverSpec]:
             name="echo-log",
             summary="Writes one line of text per metric record into the run's folder",
             factory="nexa_echo.observer:LogObserver",
+        )
+    ]
+
+
+@nexa.hookimpl
+def nexa_register_rewards() -> list[RewardSpec]:
+    """Return the reward `echo-words`."""
+    return [
+        RewardSpec(
+            name="echo-words",
+            summary="The share of the prompt's words that the answer repeats",
+            factory="nexa_echo.reward:EchoReward",
+            options_model="nexa_echo.options:EchoRewardOptions",
         )
     ]
 

@@ -1,0 +1,1 @@
+"""Environments of workers: what a backend needs, environments built for it, and which one a run takes."""

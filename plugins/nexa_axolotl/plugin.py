@@ -1,0 +1,27 @@
+"""Registers the backend `axolotl`; imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nexa.hookspecs import hookimpl
+from nexa.specs import BackendSpec
+from nexa_axolotl.backend import FACTORY
+
+
+@hookimpl
+def nexa_register_backends() -> Iterable[BackendSpec]:
+    """Return the backend `axolotl`."""
+    return [
+        BackendSpec(
+            name="axolotl",
+            summary="Axolotl in an environment of its own: LoRA, QLoRA and full training, FSDP2 and DeepSpeed",
+            factory=FACTORY,
+            options_model="nexa_axolotl.options:AxolotlOptions",
+            capabilities=frozenset({"chat", "resume", "serve"}),
+            methods=("pretrain", "sft"),
+            requirements=("axolotl==0.19.0", "torch==2.13.0"),
+            probes=("axolotl", "torch"),
+            importer="nexa_axolotl.importing:import_configuration",
+        )
+    ]

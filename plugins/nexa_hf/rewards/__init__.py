@@ -1,0 +1,1 @@
+"""Rewards that a program can verify: right answer, format, length, valid JSON."""

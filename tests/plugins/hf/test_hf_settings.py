@@ -1,0 +1,184 @@
+"""What the Hugging Face backend says of a recipe before anything is imported or trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nexa.backend import Answer
+from nexa.errors import Problem
+from nexa.recipe.schema import Recipe
+from nexa.testing.recipes import tiny_recipe
+from nexa_hf import checks, versions
+from nexa_hf.arguments import nested, training_arguments
+from nexa_hf.backend import HfBackend
+from nexa_hf.fields import argument_names
+from nexa_hf.methods import METHODS, find_method
+
+BACKEND = HfBackend()
+
+
+def recipe(folder: Path, overrides: Mapping[str, Any]) -> Recipe:
+    """The tiny recipe for this backend."""
+    return tiny_recipe(folder, {"backend": "hf", **overrides})
+
+
+def answer(folder: Path, path: str, overrides: Mapping[str, Any]) -> tuple[Answer, str]:
+    """What the backend answers for one field of a recipe."""
+    found = next(each for each in BACKEND.settings(recipe(folder, overrides)) if each.path == path)
+    return found.answer, found.detail
+
+
+def problems(folder: Path, overrides: Mapping[str, Any]) -> dict[str, Problem]:
+    """Problems by path."""
+    return {problem.path: problem for problem in BACKEND.check(recipe(folder, overrides))}
+
+
+@pytest.mark.parametrize(
+    ("path", "overrides", "expected"),
+    [
+        ("training.microbatch_size_per_gpu", {}, "per_device_train_batch_size=2"),
+        ("training.global_batch_size", {"training.global_batch_size": 8}, "gradient_accumulation_steps=4"),
+        ("training.precision", {"training.precision": "bf16"}, "bf16=True, fp16=False"),
+        ("optimizer.betas", {}, "adam_beta1=0.9, adam_beta2=0.95"),
+        ("optimizer.momentum", {"optimizer.name": "sgd", "optimizer.momentum": 0.5}, "optim_args=momentum=0.5"),
+        (
+            "optimizer.scheduler.name",
+            {"optimizer.scheduler": {"name": "linear", "min_lr_ratio": 0.1}, "optimizer.lr": 1e-3},
+            "lr_scheduler_type=polynomial, lr_scheduler_kwargs.power=1, lr_scheduler_kwargs.lr_end=0.0001",
+        ),
+        (
+            "optimizer.scheduler.name",
+            {"optimizer.scheduler": {"name": "wsd", "decay_shape": "1-sqrt"}, "training.max_steps": 50},
+            "lr_scheduler_kwargs.num_decay_steps=5, lr_scheduler_kwargs.decay_type=1-sqrt",
+        ),
+        ("data.packing", {"data.packing": False}, "packing=False"),
+        (
+            "distributed.strategy",
+            {"cluster.gpus_per_node": 2, "distributed.strategy": "fsdp"},
+            "fsdp=True, fsdp_config.version=2",
+        ),
+    ],
+)
+def test_a_field_is_shown_as_what_it_becomes(
+    tmp_path: Path, path: str, overrides: Mapping[str, Any], expected: str
+) -> None:
+    kind, detail = answer(tmp_path, path, overrides)
+    assert kind is Answer.TRANSLATED
+    assert expected in detail
+
+
+@pytest.mark.parametrize(
+    ("path", "overrides", "reason"),
+    [
+        ("data.streaming", {"data.streaming": True}, "backend: torch"),
+        ("training.measure_mfu", {"training.measure_mfu": True}, "backend: torch"),
+        ("training.precision", {"training.precision": "fp16"}, "needs a CUDA GPU"),
+        ("distributed.strategy", {"distributed.strategy": "fsdp"}, "shards on GPUs alone"),
+        ("optimizer.momentum", {"optimizer.momentum": 0.5}, "these take one: sgd"),
+        ("optimizer.scheduler.cycles", {"optimizer.scheduler": {"name": "linear", "cycles": 3}}, "these have"),
+        ("distill.alpha", {}, "heeds no such field"),
+    ],
+)
+def test_a_field_that_is_not_heeded_is_refused_with_a_reason(
+    tmp_path: Path, path: str, overrides: Mapping[str, Any], reason: str
+) -> None:
+    kind, detail = answer(tmp_path, path, overrides)
+    assert kind is Answer.REFUSED
+    assert reason in detail
+
+
+def test_what_is_shown_is_what_is_passed(tmp_path: Path) -> None:
+    """Every NAME=VALUE of the report is in the arguments that the trainer is made with."""
+    chosen = recipe(tmp_path, {"data.validation.fraction": 0.2, "training.eval_every_steps": 2})
+    given = training_arguments(chosen, find_method("sft"))
+    for found in BACKEND.settings(chosen):
+        for part in found.detail.split(", ") if found.answer is Answer.TRANSLATED else ():
+            name, equals, value = part.partition("=")
+            if not equals:
+                continue
+            argument, _, key = name.partition(".")
+            passed = given[argument][key] if key else given[argument]
+            assert value == (f"{passed:.12g}" if isinstance(passed, float) else str(passed)), part
+
+
+def test_dotted_arguments_become_mappings() -> None:
+    assert nested({"a": 1, "b.c": 2, "b.d": 3}) == {"a": 1, "b": {"c": 2, "d": 3}}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_argument_exists_in_the_installed_libraries(tmp_path: Path, method: str) -> None:
+    """Names are read from the sources of transformers and TRL."""
+    found = find_method(method)
+    names = argument_names(found.fields)
+    assert "learning_rate" in names
+    assert set(training_arguments(recipe(tmp_path, {"method": method}), found)) - names == set()
+
+
+def test_own_arguments_are_checked_by_name(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path, {"hf.arguments": {"neftune_noise_alphas": 5, "bf16": True, "report_to": "all", "output_dir": "x"}}
+    )
+    assert found["hf.arguments.neftune_noise_alphas"].hint == "did you mean 'neftune_noise_alpha'?"
+    assert found["hf.arguments.bf16"].hint == "set training.precision"
+    assert "tracking.observers" in (found["hf.arguments.report_to"].hint or "")
+    assert set(found) == {
+        f"hf.arguments.{name}" for name in ("neftune_noise_alphas", "bf16", "report_to", "output_dir")
+    }
+
+
+def test_deepspeed_is_refused_where_it_can_not_run(tmp_path: Path) -> None:
+    found = list(BACKEND.check(recipe(tmp_path, {"hf.deepspeed": str(tmp_path / "missing.json")})))
+    text = " ".join(f"{problem.message} {problem.hint}" for problem in found)
+    assert {problem.path for problem in found} == {"hf.deepspeed"}
+    assert "GPUs alone" in text
+    assert "missing.json can't be read" in text
+
+
+def test_qlora_is_refused_without_a_gpu(tmp_path: Path) -> None:
+    found = problems(tmp_path, {"adapter.type": "qlora"})
+    assert "CUDA GPU" in found["adapter.type"].message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "path", "hint"),
+    [
+        ({"optimizer.name": "adamv"}, "optimizer.name", "did you mean 'adamw'?"),
+        ({"optimizer.scheduler": "cosine_warmpu"}, "optimizer.scheduler.name", "did you mean 'cosine_warmup'?"),
+        ({"optimizer.scheduler": "plateau"}, "optimizer.scheduler.name", "eval_every_steps"),
+        ({"method": "distill"}, "method", "it has pretrain, sft"),
+        ({"hf.fsdp": {"x": 1}}, "hf.fsdp", "drop hf.fsdp"),
+    ],
+)
+def test_names_are_checked_before_a_launch(tmp_path: Path, overrides: Mapping[str, Any], path: str, hint: str) -> None:
+    assert hint in (problems(tmp_path, overrides)[path].hint or "")
+
+
+def test_fsdp_settings_are_checked_by_name(tmp_path: Path) -> None:
+    overrides = {"cluster.gpus_per_node": 2, "distributed.strategy": "fsdp", "hf.fsdp": {"min_num_param": 1}}
+    assert problems(tmp_path, overrides)["hf.fsdp.min_num_param"].hint == "did you mean 'min_num_params'?"
+
+
+def test_versions_that_do_not_fit_are_named_with_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(versions.NEEDED, "trl", ("99.0", "100"))  # type: ignore[arg-type]
+    monkeypatch.setitem(versions.NEEDED, "nexa-not-there", ("1", "2"))  # type: ignore[arg-type]
+    trl, missing = list(versions.package_problems())
+    assert "trl 1.16.0 is installed" in trl.message
+    assert trl.hint == "type: pip install 'trl>=99.0,<100'"
+    assert missing.message == "the hf backend needs the package nexa-not-there"
+
+
+def test_estimates_name_the_faster_engine(tmp_path: Path) -> None:
+    from nexa.plan import resources_of
+
+    chosen = recipe(tmp_path, {})
+    notes = BACKEND.estimate(chosen, resources_of(chosen)).notes
+    assert any("backend torch" in note for note in notes)
+
+
+def test_checks_name_every_problem_at_once(tmp_path: Path) -> None:
+    found = checks.find_problems(recipe(tmp_path, {"optimizer.name": "x", "adapter.type": "qlora"}))
+    assert {problem.path for problem in found} >= {"optimizer.name", "adapter.type"}
