@@ -20,11 +20,13 @@ from axolotl.integrations.base import BasePlugin
 from transformers import TrainerCallback
 
 from nexa_axolotl import state as state_files
+from nexa_axolotl.seeding import PLUGIN as SEEDING
 
 if TYPE_CHECKING:
     from nexa.worker.context import RunContext
 
 PLUGIN = "nexa_axolotl.hooks.NexaPlugin"
+__all__ = ["PLUGIN", "SEEDING", "NexaPlugin", "Session", "TrainingStopped", "open_session"]
 
 
 class TrainingStopped(BaseException):

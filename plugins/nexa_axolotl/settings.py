@@ -307,9 +307,7 @@ def _distributed(recipe: Recipe) -> str | None:
 
 
 def _seed(recipe: Recipe) -> str | None:
-    return (
-        f"seed: {recipe.training.seed}; Axolotl orders the rows by it, and makes an adapter's first weights before it"
-    )
+    return f"seed: {recipe.training.seed}; the order of rows is Axolotl's own"
 
 
 _OWN_WORDS: Mapping[str, tuple[str, ...]] = {
