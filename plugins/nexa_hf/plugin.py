@@ -20,7 +20,7 @@ def nexa_register_backends() -> Iterable[BackendSpec]:
             summary="Hugging Face: transformers.Trainer, TRL and PEFT, with FSDP or DeepSpeed through accelerate",
             factory=FACTORY,
             options_model="nexa_hf.options:HfOptions",
-            capabilities=frozenset({"chat", "estimate", "prepare", "resume"}),
+            capabilities=frozenset({"chat", "estimate", "export", "prepare", "resume"}),
             methods=tuple(METHODS),
         )
     ]
