@@ -235,7 +235,7 @@ def conclude(
 def _container_words(launch: Mapping[str, Any], attempt_dir: Path, code: int, log_tail: str) -> list[str]:
     """What was said in a container, or by its runtime, where no worker ever started."""
     container = launch.get("container")
-    if not container or (attempt_dir / "workers").exists():
+    if not container or any((attempt_dir / "workers").glob("*.json")):
         return []
     said = [line.strip() for line in log_tail.splitlines() if line.strip() and not line.startswith("{")]
     why = FAILED_TO_START.get(code, f"ended with exit code {code}")
