@@ -29,7 +29,7 @@ from nexa.errors import NexaError, UserError, WorkerError
 from nexa.files import read_json, write_json
 from nexa.locks import owned_lock
 from nexa.prepared import hash_file
-from nexa_distill.dataset import FORMAT, INDEX, ROW_MEANING, VERSION
+from nexa_distill.dataset import DISTILLER, FORMAT, INDEX, ROW_MEANING, VERSION
 from nexa_distill.plan import CapturePlan, ShardPlan, passes
 from nexa_distill.records import Predictions
 from nexa_distill.sampling import Quality, record, uniform
@@ -328,6 +328,7 @@ def _write_index(folder: Path, plan: CapturePlan) -> Path | None:
     index = {
         "format": FORMAT,
         "version": VERSION,
+        "distiller": DISTILLER,
         "row": ROW_MEANING,
         **plan.identity,
         "tokens": plan.tokens,

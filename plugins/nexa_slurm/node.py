@@ -20,7 +20,7 @@ from nexa.worker.container import contained
 from nexa.worker.identity import ProcessIdentity
 from nexa.worker.output import redirect_to
 from nexa.worker.place import WorkerPlace, read_plan
-from nexa_slurm.tasks import environment_of, local_path, node_argv
+from nexa_slurm.tasks import launch_of, local_path, node_argv
 
 NOT_VISIBLE_EXIT_CODE = 93
 NO_PROGRAM_EXIT_CODE = 90
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(error.message)
         return NOT_VISIBLE_EXIT_CODE
     words = node_argv(plan, place, node=node, num_nodes=num_nodes, rendezvous=rendezvous)
-    launch = {**plan["launch"], "env": environment_of(plan)}
+    launch = launch_of(plan)
     environment = worker_environment(os.environ, launch, place.run_dir, place.attempt)
     words, environment = contained(
         launch, words, environment, place.run_dir, place.attempt, node=node, several_nodes=num_nodes > 1

@@ -159,10 +159,23 @@ def load_network(source: ModelSource, *, revision: str | None = None) -> PreTrai
     """Load an existing model in fp32, in training mode off. Raises UserError when that fails."""
     if source.gguf_file is not None:
         return _load_gguf(source)
+    _require_language_model(source)
     options: dict[str, Any] = {"use_safetensors": True}
     if source.kind == "hub" and revision is not None:
         options["revision"] = revision
     return _from_pretrained(source, source.location, options)
+
+
+def _require_language_model(source: ModelSource) -> None:
+    """Raise UserError for a folder whose model scores text: transformers would give it a random head of words."""
+    if source.path is None:
+        return
+    config = json.loads((source.path / "config.json").read_text(encoding="utf-8"))
+    if any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ()):
+        raise UserError(
+            f"{source.name} is a reward model, which scores answers and writes none",
+            hint="its scores: transformers.AutoModelForSequenceClassification.from_pretrained(FOLDER)",
+        )
 
 
 def _from_pretrained(source: ModelSource, location: str, options: dict[str, Any]) -> PreTrainedModel:

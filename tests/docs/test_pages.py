@@ -106,11 +106,11 @@ def test_python_blocks_use_names_that_exist(page: Path) -> None:
 def test_recipes_on_pages_are_valid(page: Path, tmp_path: Path) -> None:
     from nexa.recipe.load import load_recipe
 
-    # A method that the page's own plugin registers is known where that plugin is installed, as its test does.
-    own = re.findall(r'TaskSpec\(\s*name="(\w+)"', page.read_text(encoding="utf-8"))
+    # A method or backend that the page's own plugin registers is known where it is installed, as its test does.
+    own = re.findall(r'(?:TaskSpec|BackendSpec)\(\s*name="(\w+)"', page.read_text(encoding="utf-8"))
     for block in blocks(page, "yaml"):
-        method = re.search(r"^(?:method|extends): *(\S+)", block.text, re.MULTILINE)
-        if method and method[1] not in own:
+        named = re.findall(r"^(?:method|backend|extends): *(\S+)", block.text, re.MULTILINE)
+        if named and not set(named) & set(own):
             recipe = tmp_path / f"line-{block.line}.yaml"
             recipe.write_text(block.text, encoding="utf-8")
             load_recipe(recipe)

@@ -58,9 +58,10 @@ class SlurmRuns:
         nodes: int = 1,
         cluster: dict[str, Any] | None = None,
         slurm: dict[str, Any] | None = None,
+        launch: dict[str, Any] | None = None,
         **meta: Any,
     ) -> Run:
-        """Create a run of the counting backend, not started."""
+        """Create a run of the counting backend, not started; launch: fields of its LaunchSpec."""
         recipe = Recipe.model_validate(
             {
                 "method": "count",
@@ -79,6 +80,7 @@ class SlurmRuns:
                 "factory": "counting_backend:CountingBackend",
                 "processes_per_node": 1,
                 "env": {"PYTHONPATH": str(WORKERS)},
+                **(launch or {}),
             },
             "resources": {"num_nodes": nodes, "gpus_per_node": 0, "processes_per_node": 1},
             "store": {"factory": "nexa_file.store:FileStore", "uri": self.store_uri},

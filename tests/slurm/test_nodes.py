@@ -112,11 +112,15 @@ def test_a_failing_command_before_the_workers_is_named(runs):
 
 
 def apptainer(folder: Path, image: str) -> Path:
-    """A stand-in for Apptainer that notes its words and runs what follows the image; its folder."""
+    """A stand-in for Apptainer that notes its words, lets in the variables it would and runs the rest; its folder.
+
+    The tests of containers use a real runtime.
+    """
     program = folder / "bin" / "apptainer"
     program.parent.mkdir()
     program.write_text(
         f'#!/bin/bash\nprintf "%s\\n" "$@" > {folder}/words\n'
+        'for name in ${!APPTAINERENV_*}; do export "${name#APPTAINERENV_}=${!name}"; done\n'
         f'while [ "$1" != {image} ]; do shift; done\nshift\nexec "$@"\n'
     )
     program.chmod(0o755)
@@ -139,16 +143,26 @@ def test_a_container_holds_the_workers(runs, tmp_path, monkeypatch):
     assert words[words.index("image.sif") - 1] == "--cleanenv"
 
 
-def test_the_container_of_the_recipes_environment_holds_the_workers(runs, tmp_path, monkeypatch):
+def test_a_container_of_the_section_environment_holds_the_workers(runs, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{apptainer(tmp_path, 'image.sif')}:{os.environ['PATH']}")
-    run = runs.make(steps=3)
-    plan = json.loads((run.path / "plan.json").read_text())
-    plan["launch"]["container"] = {"runtime": "apptainer", "image": "image.sif", "mounts": ["/data:/data:ro"]}
-    (run.path / "plan.json").write_text(json.dumps(plan))
-    assert runs.await_end(runs.start(run)).state is State.COMPLETED
+    monkeypatch.setenv("HF_TOKEN", "hf_neverinacommand")
+    container = {
+        "runtime": "apptainer",
+        "image": "image.sif",
+        "mounts": ["/data:/data:ro"],
+        "gpus": 0,
+        "shm_bytes": 0,
+        "options": ["--fakeroot"],
+    }
+    run = runs.launch(launch={"container": container}, steps=3)
+    assert runs.await_end(run).state is State.COMPLETED
     words = (tmp_path / "words").read_text().splitlines()
-    assert words[0] == "exec"
-    assert words[words.index("image.sif") + 1] == sys.executable
+    assert [word for word in words if word.startswith("--bind=")] == [
+        f"--bind={run.path}:{run.path}:rw",
+        "--bind=/data:/data:ro",
+    ]
+    assert {"--cleanenv", "--contain", "--fakeroot"} < set(words)
+    assert "hf_neverinacommand" not in "".join(words)
 
 
 def test_one_task_of_an_array_is_cancelled_alone(runs):
