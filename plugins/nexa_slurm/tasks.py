@@ -45,7 +45,7 @@ def srun_argv(plan: Mapping[str, Any], place: WorkerPlace, allocation: Allocatio
 def node_argv(plan: Mapping[str, Any], place: WorkerPlace, *, node: int, num_nodes: int, rendezvous: str) -> list[str]:
     """Return the command that one node's task becomes: its workers, before they are put into a container."""
     launch = launch_of(plan)
-    if not launch.get("code"):
+    if launch.get("environment", {}).get("kind", CURRENT) == CURRENT:
         # An environment or container that the recipe names brings its own.
         launch["python"] = _options(plan).get("python") or launch["python"]
     container = _options(plan).get("container")
