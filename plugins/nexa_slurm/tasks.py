@@ -12,6 +12,9 @@ from nexa.worker.command import worker_argv
 from nexa.worker.place import WorkerPlace
 from nexa_slurm.allocation import Allocation
 
+CURRENT = "current"
+"""The kind of environment that is the launching machine's own."""
+
 
 def srun_argv(plan: Mapping[str, Any], place: WorkerPlace, allocation: Allocation) -> list[str]:
     """Return the command that starts `nexa_slurm.node` once on every node of the job. Raises NexaError."""
