@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,7 @@ def _link(source: Path, target: Path) -> bool:
 
 
 def _write_temporary(path: Path, document: Mapping[str, Any]) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
     try:
         with temporary.open("wb") as file:
             file.write(_encode(document))
@@ -94,7 +93,7 @@ class ReservedFile:
     def __init__(self, path: Path, *, size: int = 16384) -> None:
         self.path = path
         self._size = size
-        self._reserve = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}-reserve")
+        self._reserve = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}-reserve")
         with self._reserve.open("wb") as file:
             file.write(b" " * size)
             file.flush()

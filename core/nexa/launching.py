@@ -46,6 +46,7 @@ def create_run(
     submission: how the attempt is started, where not by the plan's scheduler. sweep: the sweep's id, the
     run's place in it and its overrides, for a member of one. queued: see `Run.create_attempt`.
     """
+    from nexa.environments.containers import make_mounted_folders
     from nexa.preflight import preflight
     from nexa.recipe.render import to_yaml
     from nexa.runs.store import RunStore
@@ -53,6 +54,8 @@ def create_run(
     plan.require_startable()
     preflight(plan)
     plan.environment.place_code()
+    if plan.worker.container is not None:
+        make_mounted_folders(plan.worker.container)
     store = RunStore(plan.runs_dir)
     run = store.reserve(plan.run_name)
     try:

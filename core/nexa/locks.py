@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import shutil
 import threading
 import time
@@ -55,7 +54,7 @@ def owned_lock(folder: Path, *, on_wait: Callable[[str], None] | None = None) ->
 
 def _take(folder: Path) -> Path | None:
     """Try once: the path of the owner's record when the lock is ours, None when another has it."""
-    token = secrets.token_hex(8)
+    token = os.urandom(8).hex()
     mine = folder.with_name(f"{folder.name}.{token}")
     mine.mkdir()
     try:
@@ -76,7 +75,7 @@ def _clear(folder: Path, owner: Path) -> bool:
         owner.rename(folder / _DEAD)
     except OSError:
         return False
-    grave = folder.with_name(f"{folder.name}.{secrets.token_hex(8)}")
+    grave = folder.with_name(f"{folder.name}.{os.urandom(8).hex()}")
     with contextlib.suppress(OSError):
         folder.rename(grave)
         shutil.rmtree(grave, ignore_errors=True)

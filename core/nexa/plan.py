@@ -7,6 +7,7 @@ the same plan is printed by a dry run and carried out by a launch.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import nexa
 from nexa.backend import Resources
+from nexa.discovery import FIRST_PARTY_DISTRIBUTION
 from nexa.environments.containers import runtime_problems
 from nexa.errors import NexaError, Problem, RecipeError
 from nexa.nearby import nearby
-from nexa.recipe.sections.environment import AUTO
+from nexa.recipe.sections.environment import CURRENT
 from nexa.scheduler import Attempt
 from nexa.settings_report import SettingLine, refused_settings, settings_report
 from nexa.uris import absolute_uri, is_uri
@@ -156,13 +158,14 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings, pla
     store_uri = absolute_uri(recipe.artifacts.store_uri or settings.store_uri, Path.cwd())
     resources = resources_of(recipe)
     lines = settings_report(recipe, backend.settings(recipe))
-    placement = _placement(recipe, backend_spec, host, settings, store_uri, placed=placed)
+    placement = _current_place() if placed else _placement(recipe, backend, host, settings, store_uri)
+    recipe_there = with_environment(recipe, placement)
 
     problems = [
         *_method_problems(recipe, backend_spec, host),
         *placement.problems,
         *runtime_problems(recipe, here=recipe.scheduler == "local"),
-        *backend.check(with_environment(recipe, placement)),
+        *backend.check(recipe_there),
         *(() if placed else scheduler.check(recipe, resources)),
     ]
     # Who looked at a field itself knows better what is wrong with it.
@@ -174,7 +177,7 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings, pla
     if batch is None:
         raise RecipeError(obstacles)
     try:
-        worker = placement.apply(backend.plan(recipe, resources), recipe, resources, store_uri)
+        worker = placement.apply(backend.plan(recipe_there, resources), recipe, resources, store_uri)
         estimate = backend.estimate(recipe, resources)
     except NexaError:
         if obstacles:
@@ -201,15 +204,18 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings, pla
     )
 
 
-def _placement(
-    recipe: Recipe, spec: BackendSpec, host: PluginHost, settings: Settings, store_uri: str, *, placed: bool
-) -> Placement:
-    """Where the workers run; in this environment where they stand on their machines already."""
-    from nexa.environments.choose import Placement, WorkerCode, choose
+def _current_place() -> Placement:
+    """Where workers run that stand on their machines already."""
+    from nexa.environments.choose import Placement
 
-    if placed:
-        return Placement(kind="current", name="current")
-    task = host.task_of(spec.name, recipe.method)
+    return Placement(kind="current", name="current", python=sys.executable)
+
+
+def _placement(recipe: Recipe, backend: Backend, host: PluginHost, settings: Settings, store_uri: str) -> Placement:
+    """Where the workers run, by the recipe's section `environment`."""
+    from nexa.environments.choose import WorkerCode, choose
+
+    spec, task = host.spec("backend", recipe.backend), host.task_of(recipe.backend, recipe.method)
     chosen: list[tuple[Kind, str]] = [
         ("backend", spec.name),
         ("artifact-store", store_uri.partition(":")[0]),
@@ -218,23 +224,35 @@ def _placement(
     specs: list[PluginSpec] = [host.spec(kind, name) for kind, name in chosen]
     factories = [own.factory for own in specs] + ([task.factory, task.data_module] if task is not None else [])
     distributions = [host.provider_of(kind, name).distribution for kind, name in chosen]
+    try:
+        own_python = backend.plan(recipe, resources_of(recipe)).python
+    except NexaError:
+        # Told below, with everything else that is wrong.
+        own_python = sys.executable
     return choose(
         recipe,
         spec,
+        own_python=own_python,
         distribution=distributions[0],
         root=settings.environments_dir,
         make_code=lambda probes: WorkerCode.of(
-            settings.environments_dir, factories=factories, distributions=[*distributions, "nexa-train"], probes=probes
+            settings.environments_dir,
+            factories=factories,
+            distributions=[*distributions, FIRST_PARTY_DISTRIBUTION],
+            probes=probes,
         ),
     )
 
 
 def with_environment(recipe: Recipe, placement: Placement) -> Recipe:
-    """The recipe with the environment that was chosen in place of `auto`, for a backend that looks at packages."""
-    if recipe.environment.name != AUTO or recipe.environment.container is not None:
+    """The recipe as a backend is asked about it: with the environment that was chosen.
+
+    Its `environment.name` is the path of the chosen interpreter, or "current"; a container stays as it is.
+    """
+    if recipe.environment.container is not None or not placement.python:
         return recipe
-    chosen = recipe.environment.model_copy(update={"name": placement.name})
-    return recipe.model_copy(update={"environment": chosen})
+    name = CURRENT if placement.is_current else placement.python
+    return recipe.model_copy(update={"environment": recipe.environment.model_copy(update={"name": name})})
 
 
 def resources_of(recipe: Recipe) -> Resources:

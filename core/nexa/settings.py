@@ -60,7 +60,7 @@ class Settings:
 
 
 _NAMES = tuple(setting.name for setting in fields(Settings) if setting.name != "sources")
-_TEXTS = ("runs_dir", "store_uri", "scheduler")
+_TEXTS = ("runs_dir", "store_uri", "environments_dir", "scheduler")
 
 
 def get_settings() -> Settings:
@@ -134,7 +134,7 @@ def _validate(layers: Mapping[str, dict[str, Any]], variables: Mapping[str, str]
         given = _merged(given, layer)
     if all(name in _TEXTS and isinstance(value, str) for name, value in given.items()):
         # Nothing to check, so that the library that checks need not be loaded.
-        return {name: Path(value) if name == "runs_dir" else value for name, value in given.items()}
+        return {name: Path(value) if name.endswith("_dir") else value for name, value in given.items()}
     from pydantic import ValidationError
 
     try:

@@ -20,6 +20,7 @@ CORE_FIELDS = frozenset(
         *(f"cluster.{key}" for key in ("num_nodes", "gpus_per_node", "processes_per_node", "cpus_per_node")),
         *(f"cluster.{key}" for key in ("memory_per_node", "time_limit", "stop_lead_seconds", "max_restarts")),
         *("artifacts.store_uri", "artifacts.labels", "tracking.observers"),
+        *(f"environment.{key}" for key in ("name", "container", "runtime", "python", "mounts", "shm_size", "options")),
     )
 )
 """Recipe fields that Nexa acts on itself, or hands to a scheduler, a store or an observer, whichever backend trains."""

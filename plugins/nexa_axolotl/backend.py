@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nexa.backend import (
     Backend,
+    ChatSession,
     Estimate,
     LaunchSpec,
     Preview,
@@ -19,6 +20,7 @@ from nexa.backend import (
 from nexa.errors import Problem
 
 if TYPE_CHECKING:
+    from nexa.generator import TextGenerator
     from nexa.recipe.schema import Recipe
     from nexa.worker.context import RunContext
 
@@ -65,11 +67,9 @@ class AxolotlBackend(Backend):
 
     def plan(self, recipe: Recipe, resources: Resources) -> LaunchSpec:
         """Workers run in Axolotl's environment; this interpreter encodes the data for them."""
-        from nexa_axolotl.environment import interpreter
-
         threads = recipe.cluster.threads_per_process
         return LaunchSpec(
-            python=str(interpreter(recipe) or sys.executable),
+            python=sys.executable,
             factory=FACTORY,
             processes_per_node=resources.processes_per_node,
             env={
@@ -89,6 +89,18 @@ class AxolotlBackend(Backend):
         from nexa_axolotl.preview import preview
 
         return preview(recipe)
+
+    def open_chat(self, checkpoint: Path) -> ChatSession:
+        """Load a checkpoint, an ordinary transformers or PEFT folder, with the torch backend."""
+        from nexa_torch.backend import TorchBackend
+
+        return TorchBackend().open_chat(checkpoint)
+
+    def open_generator(self, checkpoint: Path) -> TextGenerator:
+        """Load a checkpoint as `open_chat` does, for `nexa serve`."""
+        from nexa_torch.backend import TorchBackend
+
+        return TorchBackend().open_generator(checkpoint)
 
     def run(self, context: RunContext) -> RunResult:
         """Train; see `nexa.backend.Backend.run`."""

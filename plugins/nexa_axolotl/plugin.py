@@ -18,7 +18,10 @@ def nexa_register_backends() -> Iterable[BackendSpec]:
             summary="Axolotl in an environment of its own: LoRA, QLoRA and full training, FSDP2 and DeepSpeed",
             factory=FACTORY,
             options_model="nexa_axolotl.options:AxolotlOptions",
-            capabilities=frozenset({"resume"}),
+            capabilities=frozenset({"chat", "resume", "serve"}),
             methods=("pretrain", "sft"),
+            requirements=("axolotl==0.19.0", "torch==2.13.0"),
+            probes=("axolotl", "torch"),
+            importer="nexa_axolotl.importing:import_configuration",
         )
     ]

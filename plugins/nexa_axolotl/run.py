@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from nexa.worker.context import RunContext
 
 PREPARER = "NEXA_PREPARE_PYTHON"
-CODE_PATH = "NEXA_PREPARE_PATH"
+"""Variable that names the interpreter which launched the run."""
+SECTION = "axolotl"
 _POLL_SECONDS = 0.1
 _SETTLE_SECONDS = 60.0
 
@@ -41,6 +42,7 @@ def run_training(context: RunContext) -> RunResult:
         prepared = preparation.finish()
     finally:
         preparation.close()
+    _require_known_keys(context)
     session = hooks.Session(
         context=context,
         save_optimizer=bool((context.recipe.get("checkpointing") or {}).get("save_optimizer", True)),
@@ -81,13 +83,14 @@ class Preparation:
         self._context.events.write("progress", phase="loading", step=None, total_steps=None)
         python = os.environ.get(PREPARER, "")
         if not Path(python).is_file():
-            # In a container the launching interpreter is not there.
-            python = sys.executable
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        code = Path(__file__).parent.parent
-        environment["PYTHONPATH"] = os.environ.get("PYTHONPATH", "") or str(code)
+            raise UserError(
+                f"the rows are encoded by the interpreter that launched the run, which is not seen here: {python}",
+                hint="mount it: environment.mounts; or let Axolotl encode its data: datasets in the section axolotl",
+            )
+        # It has Nexa installed; what is on this worker's path is for this worker's Python.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         self._process = subprocess.Popen(
-            [python, "-m", "nexa_axolotl.prepare", str(self._context.run_dir), str(self._context.attempt)],
+            [python, "-P", "-m", "nexa_axolotl.prepare", str(self._context.run_dir), str(self._context.attempt)],
             stdout=subprocess.PIPE,
             env=environment,
             text=True,
@@ -139,6 +142,19 @@ def _import_axolotl() -> Any:
             hint="see what is missing there: nexa env verify",
         ) from error
     return hooks
+
+
+def _require_known_keys(context: RunContext) -> None:
+    """Compare own keys with Axolotl's schema, where the launching machine could not see it. Raises UserError."""
+    own = context.recipe.get(SECTION) or {}
+    if not own or not (context.recipe.get("environment") or {}).get("container"):
+        return
+    from nexa_axolotl.schema import AxolotlSchema
+    from nexa_axolotl.schema_dump import describe
+
+    problems = [str(problem) for problem in AxolotlSchema.from_document(describe()).problems(own, section=SECTION)]
+    if problems:
+        raise UserError("; ".join(problems))
 
 
 def _resume_folder(context: RunContext, layout: Layout) -> Path | None:

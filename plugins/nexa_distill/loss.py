@@ -10,15 +10,17 @@ respect to the logits are
     reverse KL, JSD   α · T · c · q (s − Σ q s)               s = log q − log p, c = 1; or log q − log mixture, 1 − β
 
 The first is Hinton et al. 2015 (arXiv 1503.02531) with T² where it belongs, in the gradient too; that weights may be
-draws and must not be normalised is Anshumann et al. 2025 (arXiv 2503.16870); the generalised Jensen-Shannon divergence is
-Agarwal et al. 2024 (arXiv 2306.13649).
+draws and must not be normalised is Anshumann et al. 2025 (arXiv 2503.16870); the generalised Jensen-Shannon divergence
+is Agarwal et al. 2024 (arXiv 2306.13649).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -29,28 +31,28 @@ Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
 
 _UNDERFLOWN = 1e-30
 """Below this a probability in fp32 may have lost digits, and its logarithm with them."""
-_SMALLEST_TAIL = 1e-6
-"""A difference of probabilities in fp32 that is smaller is rounding."""
+_ROUNDINGS = 8
+"""A difference of probabilities that is smaller than so many units of rounding says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherEntries:
     """Recorded predictions of n positions: entry e says that position rows[e] gives token ids[e] weights[e].
 
-    rows: int64 [E], ascending; ids: int64 [E]; weights: [E]. ends: of each position's entries, n numbers on the host.
+    rows: int64 [E], ascending; ids: int64 [E]; weights: [E]. ends: of each position's entries, int64 [n], on the host.
     tail: what the weights of a position leave of 1 belongs to all other tokens together; else they are all.
     """
 
     rows: Tensor
     ids: Tensor
     weights: Tensor
-    ends: list[int]
+    ends: np.ndarray
     tail: bool
 
     def chunk(self, positions: slice) -> tuple[Tensor, Tensor, Tensor]:
         """(rows counted from the chunk's first, ids, weights) of some positions."""
-        first = self.ends[positions.start - 1] if positions.start else 0
-        last = self.ends[min(positions.stop, len(self.ends)) - 1]
+        first = int(self.ends[positions.start - 1]) if positions.start else 0
+        last = int(self.ends[min(positions.stop, len(self.ends)) - 1])
         entries = slice(first, last)
         return self.rows[entries] - positions.start, self.ids[entries], self.weights[entries]
 
@@ -80,7 +82,7 @@ class _Student:
         log_p = p.log()
         if (lost := (p < _UNDERFLOWN).nonzero().squeeze(-1)).numel():
             again, place = torch.unique(rows[lost], return_inverse=True)
-            logits = functional.linear(self._hidden[again], self._head.weight, self._head.bias).to(p.dtype)
+            logits = self._head.fresh_logits(self._hidden[again])
             log_p[lost] = torch.log_softmax(logits / self._temperature, dim=-1)[place, ids[lost]]
         return log_p
 
@@ -136,7 +138,7 @@ class RecordedLoss:
         q = p[of, ids]
         if self.teacher.tail:
             rest = (1.0 - mass).clamp_(min=0.0)
-            left = (1.0 - q.new_zeros(n).index_add_(0, of, q)).clamp_(min=_SMALLEST_TAIL)
+            left = (1.0 - q.new_zeros(n).index_add_(0, of, q)).clamp_(min=_ROUNDINGS * torch.finfo(q.dtype).eps)
             divergence += torch.where(rest > 0, rest * (rest.clamp(min=_UNDERFLOWN) / left).log(), 0.0)
             ratio = rest / left
             factor = keep + scale * (mass + rest - ratio)
@@ -146,28 +148,25 @@ class RecordedLoss:
             entries = -scale * weights
         _add(self.sums, "kl", divergence)
         # Weights of draws sum to 1, and a pass over the whole chunk can be spared.
-        if (
-            p.device.type != "cpu"
-            or not torch.allclose(factor, torch.ones_like(factor), rtol=0, atol=1e-6)
-            or p.dtype == torch.float64
-        ):
+        spared = p.device.type == "cpu" and p.dtype == torch.float32
+        if not (spared and torch.allclose(factor, torch.ones_like(factor), rtol=0, atol=1e-6)):
             p.mul_(factor.unsqueeze(-1))
         p.view(-1).index_add_(0, of * p.shape[1] + ids, entries)
         return divergence * (self.alpha * self.temperature**2), p
 
 
 class OnlineLoss:
-    """The objective against a whole teacher: its head, and its hidden states of the same positions.
+    """The objective against a whole teacher.
 
-    teacher_hidden: [n, teacher's width]. vocabulary: ids that are tokens; rows of either head beyond are padding: the
-    teacher gives them nothing. jsd_beta: the teacher's part of the mixture.
+    targets: int64 [n]. teacher: logits of some of the n positions, [rows, teacher's vocabulary]. vocabulary: ids that
+    are tokens; of either model's ids the ones beyond are padding, to which the teacher gives nothing. jsd_beta: the
+    teacher's part of the mixture.
     """
 
     def __init__(
         self,
         targets: Tensor,
-        teacher_hidden: Tensor,
-        teacher_head: tuple[Tensor, Tensor | None],
+        teacher: Callable[[slice], Tensor],
         *,
         vocabulary: int,
         alpha: float,
@@ -176,7 +175,7 @@ class OnlineLoss:
         jsd_beta: float = 0.5,
     ) -> None:
         self.targets, self.alpha, self.temperature = targets, alpha, temperature
-        self._hidden, (self._weight, self._bias) = teacher_hidden, teacher_head
+        self._teacher_logits = teacher
         self._vocabulary = vocabulary
         self._divergence = _DIVERGENCES[divergence]
         self._beta = jsd_beta
@@ -196,7 +195,7 @@ class OnlineLoss:
 
     def _teacher(self, rows: slice, like: Tensor) -> Tensor:
         """Log probabilities of the teacher over the student's ids; −inf where there is no token."""
-        logits = functional.linear(self._hidden[rows].to(self._weight.dtype), self._weight, self._bias)
+        logits = self._teacher_logits(rows)
         known = min(self._vocabulary, logits.shape[1], like.shape[1])
         log_p = torch.log_softmax(logits[:, :known].to(like.dtype) / self.temperature, dim=-1)
         return functional.pad(log_p, (0, like.shape[1] - known), value=float("-inf"))
@@ -235,7 +234,7 @@ _DIVERGENCES = {"forward_kl": _forward_kl, "reverse_kl": _reverse_kl, "jsd": _js
 class SortedLoss(OnlineLoss):
     """Universal logit distillation (Boizard et al. 2024, arXiv 2402.12030): Σ |q − p|, both sorted by size.
 
-    For teachers of another tokenizer; `teacher_hidden` is then of the positions that were matched with the student's.
+    For teachers of another tokenizer, whose positions were matched with the student's.
     """
 
     def __call__(self, head: Head, hidden: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
@@ -244,7 +243,7 @@ class SortedLoss(OnlineLoss):
         _add(self.sums, "ce", ce)
         hard = hard * (1.0 - self.alpha)
         q = torch.softmax(head.logits(hidden) / self.temperature, dim=-1)
-        logits = functional.linear(self._hidden[rows].to(self._weight.dtype), self._weight, self._bias)
+        logits = self._teacher_logits(rows)
         p = torch.softmax(logits[:, : self._vocabulary].to(q.dtype) / self.temperature, dim=-1)
         width = max(q.shape[1], p.shape[1])
         ranked_q, order = functional.pad(q, (0, width - q.shape[1])).sort(dim=-1, descending=True)

@@ -82,6 +82,28 @@ class Predictions:
         """Predictions one behind the other."""
         return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
+    def select(self, chosen: np.ndarray, head: int) -> Predictions:
+        """Predictions of some positions, ascending; head: exact entries of a row that has entries."""
+        wanted = np.zeros(len(self.entries), dtype=bool)
+        wanted[chosen] = True
+        if wanted.all() or not self.entries[~wanted].any():
+            return Predictions(
+                entries=self.entries[chosen],
+                ids=self.ids,
+                counts=self.counts,
+                head_log_p=self.head_log_p,
+                truth_log_p=self.truth_log_p,
+            )
+        of_entries = np.repeat(wanted, self.entries)
+        of_recorded = wanted[self.entries > 0]
+        return Predictions(
+            entries=self.entries[chosen],
+            ids=self.ids[of_entries],
+            counts=self.counts[of_entries],
+            head_log_p=self.head_log_p[np.repeat(of_recorded, head)],
+            truth_log_p=self.truth_log_p[of_recorded],
+        )
+
     def weights(self, spec: RecordSpec) -> np.ndarray:
         """Weight of every entry, float32 [E]; a row's sum to 1, or to the head's mass for top_k."""
         if not spec.head:

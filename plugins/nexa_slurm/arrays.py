@@ -17,10 +17,10 @@ from nexa.files import read_json
 from nexa.runs.store import SWEEPS_FOLDER, AttemptFolder
 from nexa_slurm.members import member_of
 from nexa_slurm.queue import QueuedEntry
-from nexa_slurm.submission import batch_argv, plan_submission, request_argv, run_id_of
+from nexa_slurm.submission import batch_argv, options_of, request_argv, run_id_of, submission_of
 
 if TYPE_CHECKING:
-    from nexa.scheduler import Attempt, JobArray, Submission
+    from nexa.scheduler import ArrayMember, Attempt, JobArray, Submission
 
 _MARK = "nexa-array:"
 
@@ -33,9 +33,9 @@ def token_of_array(folder: Path) -> str:
 def plan_array(array: JobArray) -> Submission:
     """The sbatch command for an array and why it looks so. Raises UserError where its members can't be one job."""
     first = array.members[0]
-    own = request_argv(first.recipe, first.resources)
+    own = _request(first)
     for number, member in enumerate(array.members, start=1):
-        other = request_argv(member.recipe, member.resources)
+        other = _request(member)
         if other != own:
             differing = " and ".join(
                 " ".join(word for word in one if word not in another) or "(nothing)"
@@ -53,16 +53,23 @@ def plan_array(array: JobArray) -> Submission:
         f"--job-name={array.name}",
         f"--comment={token_of_array(array.folder)}",
         f"--array=0-{len(array.members) - 1}{at_once}",
-        *own,
+        *request_argv(first.recipe, first.resources),
         f"--output={folder.replace('%', '%%')}/%a.log",
         "--open-mode=append",
         "--export=ALL",
         f"--chdir={folder}",
-        *batch_argv(first.recipe, _members_path(array.folder), 1),
+        *batch_argv(first.recipe, first.launch, _members_path(array.folder), 1),
     ]
-    single = plan_submission(first.recipe, first.attempt, first.resources)
+    single = submission_of(first.recipe, first.launch, first.resources, argv)
     notes = ["each task of the array is one run; stopping a run touches its task alone", *single.notes]
-    return replace(single, argv=argv, notes=notes)
+    return replace(single, notes=notes)
+
+
+def _request(member: ArrayMember) -> list[str]:
+    """What a member asks of Slurm, and where."""
+    options = options_of(member.recipe)
+    place = [f"slurm.{name}={getattr(options, name)}" for name in ("host", "ssh_config", "code_folder", "python")]
+    return [*place, *request_argv(member.recipe, member.resources)]
 
 
 def write_members(array: JobArray) -> None:

@@ -2,7 +2,7 @@
 # The job script of every Nexa run, started by Slurm on the job's first node, and again after a requeue.
 # It is the same for all: whatever a recipe says arrives as arguments.
 #
-#   batch.sh PYTHON RUN_DIR ATTEMPT [--module NAME]... [--command LINE]...
+#   batch.sh PYTHON RUN_DIR ATTEMPT [--code FOLDER] [--module NAME]... [--command LINE]...
 
 python=$1 run_dir=$2 attempt=$3
 shift 3
@@ -13,6 +13,11 @@ fail() {
     exit "$1"
 }
 
+if [ "${1-}" = --code ]; then
+    [ -d "$2" ] || fail 93 "the code in $2 is not visible here"
+    export PYTHONPATH="$2${PYTHONPATH:+:$PYTHONPATH}"
+    shift 2
+fi
 if [ "${1-}" = --module ] && ! type module >/dev/null 2>&1; then
     for file in /etc/profile.d/lmod.sh /etc/profile.d/modules.sh /usr/share/modules/init/bash /usr/share/lmod/lmod/init/bash; do
         if [ -r "$file" ]; then . "$file"; break; fi

@@ -10,6 +10,7 @@ from nexa.errors import NexaError
 from nexa.scheduler import ClusterView, JobState, NodeResources, Partition, QueuedJob
 from nexa_slurm.arrays import run_of
 from nexa_slurm.commands import run_slurm
+from nexa_slurm.login import LoginNode
 from nexa_slurm.queue import JobQueue, QueuedEntry, Snapshot, limit_seconds
 from nexa_slurm.scheduler import pending_reason
 from nexa_slurm.states import job_state
@@ -25,7 +26,7 @@ def cluster_view(queue: JobQueue, snapshot: Snapshot) -> ClusterView:
     moment = time.time()
     jobs = [_job(entry) for entry in snapshot.entries.values() if job_state(entry.state)[0] is not JobState.ENDED]
     try:
-        answer = queue.machines(_ask)
+        answer = queue.machines(lambda: _ask(queue.at))
     except NexaError as error:
         return ClusterView(taken_at=moment, jobs=jobs, problem=error.message)
     nodes, partitions = _records(answer["nodes"]), _records(answer["partitions"])
@@ -39,10 +40,10 @@ def cluster_view(queue: JobQueue, snapshot: Snapshot) -> ClusterView:
     )
 
 
-def _ask() -> dict[str, str]:
+def _ask(at: LoginNode | None) -> dict[str, str]:
     return {
-        "nodes": run_slurm(["scontrol", "--details", "show", "node", "--oneliner"]),
-        "partitions": run_slurm(["scontrol", "show", "partition", "--oneliner"]),
+        "nodes": run_slurm(["scontrol", "--details", "show", "node", "--oneliner"], at=at),
+        "partitions": run_slurm(["scontrol", "show", "partition", "--oneliner"], at=at),
     }
 
 

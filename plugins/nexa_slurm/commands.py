@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from nexa.errors import NexaError, UserError
 from nexa.text import sanitize_line
+from nexa_slurm.login import DroppedError, LoginNode
 
 TIMEOUT_SECONDS = 20.0
 # Left by a job that the command itself runs in; they would shape the new job.
@@ -39,12 +40,17 @@ class MissingSlurmError(UserError):
     """This machine has no Slurm."""
 
 
-def run_slurm(argv: Sequence[str], *, timeout: float = TIMEOUT_SECONDS, **variables: str) -> str:
+def run_slurm(
+    argv: Sequence[str], *, at: LoginNode | None = None, timeout: float = TIMEOUT_SECONDS, **variables: str
+) -> str:
     """Run one command and return what it printed.
 
-    Raises SlurmError with its words, ControllerError where the controller did not answer in `timeout`
-    seconds or at all, and MissingSlurmError where there is no such command.
+    at: where to run it, None for this machine. Raises SlurmError with its words, ControllerError where the
+    controller did not answer in `timeout` seconds or at all, MissingSlurmError where there is no such
+    command, and LoginNodeError or UnreachableError where the login node did not take it.
     """
+    if at is not None:
+        return run_at(at, at.argv(argv, **variables), argv[0], timeout=timeout)
     try:
         answer = subprocess.run(
             list(argv),
@@ -65,11 +71,26 @@ def run_slurm(argv: Sequence[str], *, timeout: float = TIMEOUT_SECONDS, **variab
         raise ControllerError(argv[0], f"no answer in {timeout:g} s") from None
     except OSError as error:
         raise SlurmError(argv[0], error.strerror or str(error)) from error
-    if answer.returncode == 0:
-        return answer.stdout
-    words = _PREFIX.sub("", answer.stderr.strip() or answer.stdout.strip()) or f"exit code {answer.returncode}"
+    return _answer(argv[0], answer.returncode, answer.stdout, answer.stderr)
+
+
+def run_at(
+    at: LoginNode, command: Sequence[str], name: str, *, timeout: float = TIMEOUT_SECONDS, data: bytes | None = None
+) -> str:
+    """Run what `LoginNode.argv` made of the command `name`; raises as `run_slurm` does."""
+    try:
+        return _answer(name, *at.run(command, timeout=timeout, data=data))
+    except DroppedError as error:
+        raise ControllerError(name, error.message) from error
+
+
+def _answer(name: str, code: int, out: str, err: str) -> str:
+    """What a command printed. Raises SlurmError and ControllerError where it failed."""
+    if code == 0:
+        return out
+    words = _PREFIX.sub("", err.strip() or out.strip()) or f"exit code {code}"
     words = "; ".join(sanitize_line(line.strip()) for line in words.splitlines() if line.strip())
-    raise (ControllerError if _UNREACHABLE.search(words) else SlurmError)(argv[0], words)
+    raise (ControllerError if _UNREACHABLE.search(words) else SlurmError)(name, words)
 
 
 def outside_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -77,10 +98,10 @@ def outside_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name in _KEPT or not name.startswith(_DROPPED)}
 
 
-def show_job(job_id: str) -> tuple[str, Mapping[str, str]]:
-    """State and fields that scontrol gives of a job; "" where Slurm no longer knows it. Raises SlurmError."""
+def show_job(job_id: str, at: LoginNode | None = None) -> tuple[str, Mapping[str, str]]:
+    """State and fields that scontrol gives of a job; "" where Slurm no longer knows it. Raises as `run_slurm` does."""
     try:
-        text = run_slurm(["scontrol", "show", "job", "--oneliner", job_id])
+        text = run_slurm(["scontrol", "show", "job", "--oneliner", job_id], at=at)
     except ControllerError:
         raise
     except SlurmError as error:

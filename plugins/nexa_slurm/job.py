@@ -24,6 +24,7 @@ from nexa.scheduler import Attempt
 from nexa.supervisor import Supervisor, prepare
 from nexa.worker.command import worker_environment
 from nexa.worker.place import WorkerPlace
+from nexa.worker.processes import end_processes
 from nexa_slurm.allocation import Allocation
 from nexa_slurm.commands import SlurmError, show_job
 from nexa_slurm.members import member_of
@@ -35,7 +36,8 @@ from nexa_slurm.restarts import (
     next_attempt,
     put_back,
 )
-from nexa_slurm.tasks import srun_argv
+from nexa_slurm.states import job_state
+from nexa_slurm.tasks import local_path, srun_argv
 
 _TIME_OVER = "Slurm announced the end of the job's time (SIGUSR1)"
 _NODE_WORDS = re.compile(r"^nexa: (node .*)$", re.MULTILINE)
@@ -48,6 +50,8 @@ _SLURM_WORDS = re.compile(
 _TAIL_BYTES = 16384
 # Requests come as files, which every file system and any part of a job array can carry.
 _ATTEND_SECONDS = 1.0
+_NODE_START_SECONDS = 180.0
+_END_SECONDS = 5.0
 
 _log = logging.getLogger("nexa.slurm")
 
@@ -65,6 +69,10 @@ class SlurmSupervisor(Supervisor):
         """The attempt that the job's next start is for, once there is to be one."""
         self.puts_back = False
         """Whether this process asks for that start, which Slurm does not do by itself."""
+        self.silent: list[str] = []
+        """Nodes that were given up, because they did not show in time that they start."""
+        self._begun_at = time.monotonic()
+        self._expects_nodes = allocation.num_nodes > 1
 
     def command(self) -> tuple[list[str], dict[str, str]]:
         """One task a node; each becomes that node's workers."""
@@ -78,10 +86,25 @@ class SlurmSupervisor(Supervisor):
     def attend(self) -> float:
         """Stop the workers where a requeue is asked for; `conclude` then puts the job back."""
         request = self.attempt.requested("requeue")
-        if request is None:
-            return _ATTEND_SECONDS
-        self.request_stop(str(request["reason"]))
-        return super().attend()
+        if request is not None:
+            self.request_stop(str(request["reason"]))
+        self._expect_nodes()
+        return _ATTEND_SECONDS
+
+    def _expect_nodes(self) -> None:
+        """End an attempt that some of its nodes have not joined in time, which the others would wait for long."""
+        if not self._expects_nodes:
+            return
+        options = self.plan["recipe"].get("slurm") or {}
+        patience = float(options.get("node_start_seconds") or _NODE_START_SECONDS)
+        reports = local_path(self.place.attempt_dir, 0).parent
+        if len([*reports.glob("*.json")]) >= self.allocation.num_nodes:
+            self._expects_nodes = False
+        elif time.monotonic() - self._begun_at > patience:
+            self._expects_nodes = False
+            self.silent = self._silent_nodes()
+            _log.error("no sign of %s within %g s; the others are ended", ", ".join(self.silent), patience)
+            end_processes(self.place.run_dir, self.place.attempt, grace_seconds=_END_SECONDS, spare={os.getpid()})
 
     def stop_reason(self, signal_name: str) -> str:
         """Why Slurm sent the signal."""
@@ -113,6 +136,8 @@ class SlurmSupervisor(Supervisor):
             return state, reason
         if "SIGTERM" in self.received:
             return "lost", f"Slurm ended it before a checkpoint was saved; {self._slurm_state()}"
+        if self.silent:
+            return "failed", f"{_name_silent(self.silent)}; see the node, or raise slurm.node_start_seconds"
         words = self._words()
         return "failed", words or reason
 
@@ -123,7 +148,7 @@ class SlurmSupervisor(Supervisor):
         if found or self.allocation.num_nodes == 1:
             return "; ".join(dict.fromkeys(found[:3]))
         silent = self._silent_nodes()
-        return f"no sign of {', '.join(silent)}" if silent else ""
+        return _name_silent(silent) if silent else ""
 
     def _silent_nodes(self) -> list[str]:
         """Nodes whose task has not reported that it can see the run folder."""
@@ -193,6 +218,8 @@ class SlurmSupervisor(Supervisor):
         state, fields = self._job()
         if state.startswith(("RUNNING", "PENDING")) or not state:
             return ""
+        if fields.get("Reason") == "TimeLimit":
+            return job_state("TIMEOUT")[1]
         if "SIGTERM" in self.received and state.startswith(("COMPLETING", "CANCELLED")):
             return "cancelled in Slurm (scancel)"
         return f"Slurm says {state} {fields.get('Reason', '')}".strip()
@@ -213,6 +240,10 @@ class SlurmSupervisor(Supervisor):
         reason = (self.waiting.requested("stop") or {}).get("reason", "stopped before it started again")
         document = {"exit_code": None, "signal": None, "state": "stopped", "reason": reason, "ended_at": time.time()}
         write_json_once(self.waiting.path / "exit.json", document)
+
+
+def _name_silent(nodes: Sequence[str]) -> str:
+    return f"no sign of {', '.join(nodes)}, which did not report that it started"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from nexa.recipe.sections.base import PATTERNS, Section
+from nexa.recipe.sections.base import PATTERNS, PositiveInt, Section
 
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,254}$"
 _NAMES = r"^[A-Za-z0-9_][A-Za-z0-9_.@+-]*(,[A-Za-z0-9_][A-Za-z0-9_.@+-]*){0,63}$"
@@ -19,6 +19,10 @@ _GRES = r"^[A-Za-z0-9_][A-Za-z0-9_.,:/+-]{0,254}$"
 _MAIL = r"^[A-Za-z0-9_.+-]{1,64}(@[A-Za-z0-9.-]{1,255})?$"
 _MODULE = r"^[A-Za-z0-9_][A-Za-z0-9_./+-]{0,254}$"
 _VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]{0,254}$"
+_HOST = r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,63}@)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}$"
+_FOLDER = r"^/[^\x00-\x1f\x7f-\x9f:]{0,1000}$"
+_WORD = r"^[^-]"
+_MOUNT = r"^/[^\x00-\x1f\x7f-\x9f:,]*(:/[^\x00-\x1f\x7f-\x9f:,]*(:(ro|rw))?)?$"
 _OPTION = r"^--[a-z][a-z0-9-]*(=[^\x00-\x1f\x7f-\x9f]{0,1000})?$"
 PATTERNS.update(
     {
@@ -29,6 +33,10 @@ PATTERNS.update(
         _MAIL: "a mail address",
         _MODULE: "a module such as cuda/12.4",
         _VARIABLE: "a variable's name",
+        _HOST: "a login node such as login1 or me@login.example.org",
+        _FOLDER: "a folder's absolute path, without colons",
+        _WORD: "a path or a name, not beginning with a dash",
+        _MOUNT: "a folder such as /data or /data:/inside:ro, without commas",
         _OPTION: "an option of sbatch such as --hint=nomultithread, without control characters",
     }
 )
@@ -85,6 +93,9 @@ def _allowed_option(option: str) -> str:
 
 Line = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_without_control_characters)]
 Value = Annotated[str, AfterValidator(_without_control_characters)]
+# A word that begins with a dash would be an option of the command it is given to.
+Word = Annotated[str, Field(min_length=1, max_length=4096, pattern=_WORD), AfterValidator(_without_control_characters)]
+Mount = Annotated[str, Field(pattern=_MOUNT)]
 Variable = Annotated[str, Field(pattern=_VARIABLE)]
 Name = Annotated[str, Field(pattern=_NAME)]
 Names = Annotated[str, Field(pattern=_NAMES)]
@@ -95,11 +106,12 @@ class ContainerOptions(Section):
 
     runtime: Literal["apptainer", "pyxis"] = "apptainer"
     """apptainer starts one on each node; pyxis leaves it to the Slurm plugin of that name (srun --container-image)."""
-    image: Line
+    image: Word
     """Image file, or a name that the runtime can fetch."""
-    mounts: list[Line] = []
-    """Folders seen inside, as SOURCE or SOURCE:TARGET[:ro]; the run folder and a local artifact store always are."""
-    python: Line = "python3"
+    mounts: list[Mount] = []
+    """Folders seen inside, as SOURCE or SOURCE:TARGET[:ro|rw], absolute; the run folder and a local artifact store
+    always are."""
+    python: Word = "python3"
     """Interpreter inside the container; it needs nexa-train and the backend's libraries."""
     options: list[Annotated[str, Field(pattern=_OPTION)]] = []
     """Further options of `apptainer exec`. Only with apptainer."""
@@ -114,6 +126,19 @@ class ContainerOptions(Section):
 class SlurmOptions(Section):
     """Section `slurm`."""
 
+    host: Annotated[str, Field(pattern=_HOST)] | None = None
+    """Login node that Slurm's commands run on, through SSH: [user@]host, or a Host of ~/.ssh/config. Its host key must
+    be known here, and a key must log in. Default: this machine has Slurm's commands."""
+    ssh_config: Line | None = None
+    """Configuration of ssh for `host`, in place of the user's own and the system's."""
+    code_folder: Annotated[str, Field(pattern=_FOLDER)] | None = None
+    """Folder of the cluster that this machine's Nexa and plugins are copied to, once for each version of them.
+    Default: the cluster sees them where they are. Only with `host`."""
+    python: Word | None = None
+    """Interpreter on the cluster's nodes. Default: the one that launches, by its path."""
+    node_start_seconds: PositiveInt = 180
+    """Seconds within which every node of a job must have shown that it starts; else the run fails and names those that
+    did not. Pyxis fetches the image within them."""
     partition: Names | None = None
     """Partition, or several with commas between them. Default: the cluster's own."""
     account: Name | None = None
@@ -144,6 +169,13 @@ class SlurmOptions(Section):
     """Container for the workers. Default: none."""
     options: list[Annotated[str, Field(pattern=_OPTION), AfterValidator(_allowed_option)]] = []
     """Further options of sbatch, each as --name or --name=value; those that Nexa decides itself are refused."""
+
+    @model_validator(mode="after")
+    def _ssh_has_a_host(self) -> Self:
+        given = [name for name in ("ssh_config", "code_folder") if getattr(self, name) is not None]
+        if given and self.host is None:
+            raise ValueError(f"{' and '.join(given)} only with host")
+        return self
 
     @model_validator(mode="after")
     def _no_reserved_variables(self) -> Self:

@@ -19,6 +19,7 @@ from typing import Any
 
 from nexa.errors import NexaError
 from nexa_slurm.commands import run_slurm
+from nexa_slurm.login import LoginNode
 
 INTERVAL_SECONDS = 10.0
 QUERIES_PER_MINUTE = 6
@@ -62,10 +63,15 @@ class Snapshot:
 
 
 class JobQueue:
-    """The user's view of Slurm's queue; `folder` holds the shared file, by default in the user's cache."""
+    """The user's view of Slurm's queue; `folder` holds the shared file, by default in the user's cache.
 
-    def __init__(self, folder: Path | None = None) -> None:
-        cluster = hashlib.sha256(os.environ.get("SLURM_CONF", "").encode()).hexdigest()[:12]
+    at: the login node that is asked, None for this machine.
+    """
+
+    def __init__(self, folder: Path | None = None, at: LoginNode | None = None) -> None:
+        self.at = at
+        place = os.environ.get("SLURM_CONF", "") if at is None else json.dumps(at.document())
+        cluster = hashlib.sha256(place.encode()).hexdigest()[:12]
         self._path = (folder or _cache_folder()) / f"queue-{os.getuid()}-{cluster}.json"
 
     def snapshot(self, *, newer_than: float = 0.0, uids: Collection[int] = ()) -> Snapshot:
@@ -82,7 +88,7 @@ class JobQueue:
             document = self._read()
             # Another process may have asked while this one waited for the lock.
             if held and not _is_fresh(document, newer_than, users) and _may_ask(document):
-                document = _ask(document, users)
+                document = _ask(document, users, self.at)
                 self._write(document)
         return _snapshot(document)
 
@@ -183,15 +189,17 @@ def _is_fresh(document: Mapping[str, Any], newer_than: float, users: Collection[
     return last > newer_than and time.time() - last < INTERVAL_SECONDS
 
 
-def _ask(document: Mapping[str, Any], users: Collection[int]) -> dict[str, Any]:
+def _ask(document: Mapping[str, Any], users: Collection[int], at: LoginNode | None) -> dict[str, Any]:
     """The document after asking squeue; an answer that does not come leaves the entries as they were."""
     asked_at = time.time()
     # Users that others asked about lately stay in, so that watchers of two users do not take turns.
     everybody = sorted({*users, *document.get("users", [])})
     updated = {**document, "asked": [*_recent(document), asked_at], "users": everybody}
-    argv = ["squeue", "--noheader", "--array", "--states=all", f"--user={','.join(map(str, everybody))}"]
+    # On another machine this user may have another number.
+    whose = f"--user={','.join(map(str, everybody))}" if at is None else "--me"
+    argv = ["squeue", "--noheader", "--array", "--states=all", whose, f"--format={_FORMAT}"]
     try:
-        text = run_slurm([*argv, f"--format={_FORMAT}"], SLURM_TIME_FORMAT="%s")
+        text = run_slurm(argv, at=at, SLURM_TIME_FORMAT="%s")
     except NexaError as error:
         words = error.message
         return {**updated, "problem": words, "since": document.get("since") or asked_at}

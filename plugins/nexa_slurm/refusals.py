@@ -6,6 +6,7 @@ import re
 
 from nexa.errors import NexaError, UserError
 from nexa_slurm.commands import MissingSlurmError, SlurmError, run_slurm
+from nexa_slurm.login import LoginNode
 
 # Slurm's words (src/common/slurm_errno.c) and what helps; {…} is filled in by asking Slurm.
 _HINTS: tuple[tuple[str, str], ...] = (
@@ -43,24 +44,26 @@ _QUESTIONS = {
 }
 
 
-def refusal(error: SlurmError) -> NexaError:
-    """The error that tells a user what Slurm said and what to type."""
+def refusal(error: SlurmError, at: LoginNode | None = None) -> NexaError:
+    """The error that tells a user what Slurm said at a login node and what to type."""
     if isinstance(error, MissingSlurmError):
         return error
     for pattern, hint in _HINTS:
         if re.search(pattern, error.words, re.IGNORECASE):
-            return UserError(f"Slurm refused the job: {error.words}", hint=_filled(hint))
+            return UserError(f"Slurm refused the job: {error.words}", hint=_filled(hint, at))
     return UserError(f"Slurm refused the job: {error.words}", hint="see the command: nexa launch … --explain")
 
 
-def _filled(hint: str) -> str:
+def _filled(hint: str, at: LoginNode | None) -> str:
     """The hint with what Slurm answers to its question."""
     name = re.search(r"\{(\w+)\}", hint)
     if name is None:
         return hint
     question = _QUESTIONS[name.group(1)]
     try:
-        answers = sorted({line.strip() for line in run_slurm(question, timeout=5.0).splitlines() if line.strip()})
+        answers = sorted(
+            {line.strip() for line in run_slurm(question, at=at, timeout=5.0).splitlines() if line.strip()}
+        )
     except NexaError:
         answers = []
     return hint.replace(name.group(0), ", ".join(answers) or f"see {question[0]}")

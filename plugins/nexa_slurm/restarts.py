@@ -18,6 +18,7 @@ from nexa.runs.store import AttemptFolder, Run
 from nexa.scheduler import Attempt, JobRef
 from nexa_slurm.allocation import Allocation
 from nexa_slurm.commands import run_slurm
+from nexa_slurm.login import LoginNode
 
 _RETRY_SECONDS = 5.0
 _OVER = frozenset({"completed", "killed"})
@@ -98,16 +99,21 @@ def job_ref(attempt: Attempt, allocation: Allocation) -> JobRef:
         "submitted_at": time.time(),
         "restarts": allocation.restarts,
     }
+    # Commands on other machines reach the job through the login node that it was handed over at.
+    at = LoginNode.of_attempt(attempt.run_dir, attempt.number)
+    if at is not None:
+        details["login"] = at.document()
     return JobRef(scheduler="slurm", job_id=allocation.job_id, details=details)
 
 
 def makes_no_progress(run: Run, attempt: AttemptFolder) -> bool:
-    """Whether this attempt and the one before began at the same checkpoint, and there is still none newer."""
+    """Whether this attempt and the one before began at the same checkpoint or at none, and none is newer still."""
     from nexa.runs.actions import newest_checkpoint
 
     before = AttemptFolder(run.path, attempt.number - 1)
-    begins = [(folder.read("attempt") or {}).get("resume_from") for folder in (before, attempt)]
-    return begins[0] is not None and begins[0] == begins[1] == newest_checkpoint(run)
+    begins = [folder.read("attempt") for folder in (before, attempt)]
+    starts = {begin.get("resume_from") for begin in begins if begin is not None}
+    return None not in begins and starts == {newest_checkpoint(run)}
 
 
 def put_back(run: Run, waiting: AttemptFolder, allocation: Allocation, deadline_seconds: float) -> bool:

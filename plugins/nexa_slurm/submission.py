@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 
 from nexa.quantities import bytes_of
 from nexa.scheduler import Attempt, Submission
+from nexa.uris import is_uri
+from nexa_slurm.login import LoginNode
 from nexa_slurm.options import SlurmOptions
 
 if TYPE_CHECKING:
-    from nexa.backend import Resources
+    from nexa.backend import LaunchSpec, Resources
     from nexa.recipe.schema import Recipe
+    from nexa_slurm.package import CodePackage
 
 BATCH_SCRIPT = Path(__file__).with_name("batch.sh")
 
@@ -35,9 +38,8 @@ def options_of(recipe: Recipe) -> SlurmOptions:
     return SlurmOptions.model_validate(recipe.plugin_options.get("slurm", {}))
 
 
-def plan_submission(recipe: Recipe, attempt: Attempt, resources: Resources) -> Submission:
+def plan_submission(recipe: Recipe, attempt: Attempt, launch: LaunchSpec, resources: Resources) -> Submission:
     """The sbatch command for an attempt and why it looks so."""
-    options = options_of(recipe)
     argv = [
         "sbatch",
         "--parsable",
@@ -45,9 +47,38 @@ def plan_submission(recipe: Recipe, attempt: Attempt, resources: Resources) -> S
         f"--comment={token_of(attempt)}",
         *request_argv(recipe, resources),
         *_output(attempt),
-        *batch_argv(recipe, attempt.run_dir, attempt.number),
+        *batch_argv(recipe, launch, attempt.run_dir, attempt.number),
     ]
-    return Submission(argv=argv, script=_script(), notes=list(_notes(recipe, resources, options)))
+    return submission_of(recipe, launch, resources, argv)
+
+
+def submission_of(recipe: Recipe, launch: LaunchSpec, resources: Resources, argv: Sequence[str]) -> Submission:
+    """The submission that a command of sbatch is, where it is to run and with why."""
+    options = options_of(recipe)
+    at = login_node(options)
+    notes = [*_notes(recipe, resources, options), *_login_notes(options, recipe, launch)]
+    # A file in the current folder must not shadow a library's module in the job.
+    command = argv if at is None else at.argv(argv, PYTHONSAFEPATH="1")
+    return Submission(argv=command, script=_script(), notes=notes)
+
+
+def login_node(options: SlurmOptions) -> LoginNode | None:
+    """Where Slurm's commands run; None for this machine."""
+    return LoginNode.from_document({"host": options.host, "ssh_config": options.ssh_config})
+
+
+def code_of(recipe: Recipe, launch: LaunchSpec) -> CodePackage:
+    """The code that the jobs of a recipe run. Raises UserError where it can't be packaged."""
+    from nexa.plugins import get_host
+    from nexa_slurm.package import package_code
+
+    host = get_host()
+    specs = [host.spec("observer", name) for name in recipe.tracking.observers]
+    uri = recipe.artifacts.store_uri
+    if uri is not None and is_uri(uri):
+        specs.append(host.spec("artifact-store", uri.partition(":")[0]))
+    task = host.task_of(recipe.backend, recipe.method)
+    return package_code((launch.factory, *(spec.factory for spec in specs), *([task.factory] if task else [])))
 
 
 def request_argv(recipe: Recipe, resources: Resources) -> list[str]:
@@ -56,14 +87,16 @@ def request_argv(recipe: Recipe, resources: Resources) -> list[str]:
     return [*_resources(recipe, resources, options), *_restarts(recipe), *_site(options), *options.options]
 
 
-def batch_argv(recipe: Recipe, run_dir: Path, attempt: int) -> list[str]:
+def batch_argv(recipe: Recipe, launch: LaunchSpec, run_dir: Path, attempt: int) -> list[str]:
     """The job script with its arguments; run_dir: a run's folder, or an array's list of members."""
     options = options_of(recipe)
+    code = None if options.code_folder is None else code_of(recipe, launch).folder(options.code_folder)
     return [
-        str(BATCH_SCRIPT),
-        sys.executable,
+        str(BATCH_SCRIPT) if code is None else f"{code}/nexa_slurm/{BATCH_SCRIPT.name}",
+        options.python or sys.executable,
         str(run_dir),
         str(attempt),
+        *(("--code", code) if code is not None else ()),
         *(word for module in options.modules for word in ("--module", module)),
         *(word for line in options.pre_commands for word in ("--command", line)),
     ]
@@ -153,3 +186,18 @@ def _notes(recipe: Recipe, resources: Resources, options: SlurmOptions) -> Seque
     if resources.num_nodes > 1:
         notes.append("srun starts one launcher a node; they meet at the allocation's first node")
     return notes
+
+
+def _login_notes(options: SlurmOptions, recipe: Recipe, launch: LaunchSpec) -> Iterator[str]:
+    if options.host is None:
+        return
+    yield (
+        f"the command runs on {options.host}, whose host key must be known here; runs_dir must be a folder that "
+        "this machine and the cluster both see, under the same path"
+    )
+    if options.code_folder is not None:
+        package = code_of(recipe, launch)
+        yield (
+            f"this machine's code ({len(package.archive) >> 10} KiB, sha256 {package.digest[:16]}…) is copied to "
+            f"{package.folder(options.code_folder)} unless it lies there"
+        )

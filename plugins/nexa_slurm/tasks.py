@@ -32,7 +32,7 @@ def srun_argv(plan: Mapping[str, Any], place: WorkerPlace, allocation: Allocatio
         # srun does not take sbatch's --cpus-per-task over.
         processes = int(plan["resources"]["processes_per_node"])
         argv.append(f"--cpus-per-task={cluster['cpus_per_node'] or cluster['threads_per_process'] * processes}")
-    python = sys.executable
+    python = options.get("python") or sys.executable
     container = options.get("container")
     if container is not None and container["runtime"] == "pyxis":
         mounts = ",".join(f"{mount}:{mount}" if ":" not in mount else mount for mount in mounts_of(plan, place))
@@ -43,8 +43,11 @@ def srun_argv(plan: Mapping[str, Any], place: WorkerPlace, allocation: Allocatio
 
 
 def node_argv(plan: Mapping[str, Any], place: WorkerPlace, *, node: int, num_nodes: int, rendezvous: str) -> list[str]:
-    """Return the command that one node's task becomes: its workers, or the container that holds them."""
-    launch = dict(plan["launch"])
+    """Return the command that one node's task becomes: its workers, before they are put into a container."""
+    launch = launch_of(plan)
+    if not launch.get("code"):
+        # An environment or container that the recipe names brings its own.
+        launch["python"] = _options(plan).get("python") or launch["python"]
     container = _options(plan).get("container")
     if container is not None:
         launch["python"] = container["python"]
@@ -74,9 +77,10 @@ def mounts_of(plan: Mapping[str, Any], place: WorkerPlace) -> Sequence[str]:
     return [*own, *(_options(plan).get("container") or {}).get("mounts", [])]
 
 
-def environment_of(plan: Mapping[str, Any]) -> dict[str, str]:
-    """Variables of the backend and of the recipe for the workers."""
-    return {**plan["launch"].get("env", {}), **_options(plan).get("environment", {})}
+def launch_of(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan's launch with the variables of the recipe's section `slurm`."""
+    launch = plan["launch"]
+    return {**launch, "env": {**launch.get("env", {}), **_options(plan).get("environment", {})}}
 
 
 def local_path(folder: Path, node: int) -> Path:

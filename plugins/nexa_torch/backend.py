@@ -26,6 +26,7 @@ from nexa.backend import (
 from nexa.errors import Problem, UserError
 
 if TYPE_CHECKING:
+    from nexa.generator import TextGenerator
     from nexa.recipe.schema import Recipe
     from nexa.worker.context import RunContext
     from nexa.worker.place import LauncherRanks
@@ -138,17 +139,37 @@ class TorchBackend(Backend):
 
         Raises UserError for a checkpoint of a task that is no language model.
         """
-        require_packages()
-        # OpenMP reads it once, when torch is first imported.
-        for name, value in CPU_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        _ready_to_talk(checkpoint)
         from nexa_torch.chat import open_chat
-        from nexa_torch.tasks.registry import TASK_FILE
 
-        if (checkpoint / TASK_FILE).is_file():
-            task = json.loads((checkpoint / TASK_FILE).read_text(encoding="utf-8")).get("task")
-            raise UserError(f"{checkpoint} was trained by task {task}, which does not talk")
         return open_chat(checkpoint)
+
+    def export(self, checkpoint: Path, destination: Path, *, merge: bool) -> Mapping[str, Any]:
+        """Write a checkpoint's model for transformers or PEFT; see `nexa.backend.Backend.export`."""
+        require_packages()
+        from nexa_torch.export import export_model
+
+        return export_model(checkpoint, destination, merge=merge)
+
+    def open_generator(self, checkpoint: Path) -> TextGenerator:
+        """Load a checkpoint folder, or an adapter with its base model, for `nexa serve`. Raises UserError."""
+        _ready_to_talk(checkpoint)
+        from nexa_torch.serving import open_generator
+
+        return open_generator(checkpoint)
+
+
+def _ready_to_talk(checkpoint: Path) -> None:
+    """Make sure that a checkpoint is a language model's and can be loaded here. Raises UserError."""
+    require_packages()
+    # OpenMP reads it once, when torch is first imported.
+    for name, value in CPU_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from nexa_torch.tasks.registry import TASK_FILE
+
+    if (checkpoint / TASK_FILE).is_file():
+        task = json.loads((checkpoint / TASK_FILE).read_text(encoding="utf-8")).get("task")
+        raise UserError(f"{checkpoint} was trained by task {task}, which does not talk")
 
 
 def missing_packages(names: Sequence[str] = _REQUIRED) -> list[str]:

@@ -43,6 +43,11 @@ class Head:
             torch.addmm(self.bias, hidden, self.weight.T, out=products)
         return wide if wide.dtype == products.dtype else wide.copy_(products)
 
+    def fresh_logits(self, hidden: Tensor) -> Tensor:
+        """Logits of a few positions, in memory of their own."""
+        logits = functional.linear(hidden, self.weight, self.bias)
+        return logits.to(self._wide.dtype)
+
     def narrow(self, gradient: Tensor) -> Tensor:
         """The gradient of a chunk's logits in the dtype of products."""
         products = self._products[: len(gradient)]
@@ -59,8 +64,7 @@ class Head:
         of_targets = probabilities.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
         losses = of_targets.log().neg_()
         if (lost := (of_targets < _UNDERFLOWN).nonzero().squeeze(-1)).numel():
-            rows = functional.linear(hidden[lost], self.weight, self.bias).to(logits.dtype)
-            losses[lost] = functional.cross_entropy(rows, targets[lost], reduction="none")
+            losses[lost] = functional.cross_entropy(self.fresh_logits(hidden[lost]), targets[lost], reduction="none")
         return losses, probabilities
 
 
@@ -72,6 +76,21 @@ def _from_largest(logits: Tensor, probabilities: Tensor, targets: Tensor) -> Ten
     """
     log_sum_exp = logits.amax(dim=-1) - probabilities.amax(dim=-1).log()
     return log_sum_exp - logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+
+
+class GivenLogits(Head):
+    """A head whose logits are computed already: what stands for `hidden` is the logits themselves."""
+
+    def __init__(self) -> None:
+        pass
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """A copy of the logits, which the caller may change."""
+        return self.fresh_logits(hidden)
+
+    def fresh_logits(self, hidden: Tensor) -> Tensor:
+        """The same."""
+        return hidden.to(_sum_dtype(hidden), copy=True)
 
 
 class Objective(Protocol):
@@ -184,6 +203,37 @@ def fused_head_loss(
             rows = slice(start, start + chunk)
             total += objective(head, hidden[rows].to(dtype), rows)[0].sum()
     return total * scale
+
+
+class _WholeLogits(torch.autograd.Function):
+    """Sum of an objective over the positions of whole logits, times `scale`."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, objective: Objective, scale: float, chunk: int) -> Tensor:
+        total = logits.new_zeros((), dtype=_sum_dtype(logits))
+        gradients = torch.empty_like(logits)
+        head = GivenLogits()
+        with torch.autocast(logits.device.type, enabled=False):
+            for start in range(0, len(logits), chunk):
+                rows = slice(start, start + chunk)
+                losses, gradient = objective(head, logits[rows], rows)
+                total += losses.sum()
+                gradients[rows] = gradient * scale
+        ctx.save_for_backward(gradients)
+        return total * scale
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        (gradients,) = ctx.saved_tensors
+        return gradients * grad_output, None, None, None
+
+
+def logits_loss(logits: Tensor, objective: Objective, *, scale: float, chunk: int) -> Tensor:
+    """Return `scale` × the sum of an objective over whole logits [n, vocabulary], of heads that are no plain product.
+
+    For the rest see `fused_head_loss`.
+    """
+    return _WholeLogits.apply(logits, objective, scale, chunk)
 
 
 def labelled(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -22,6 +22,7 @@ from nexa.errors import UserError
 from nexa.prepared import cache_root
 from nexa_torch.architectures import ARCHITECTURES
 from nexa_torch.data.locate import store_in_cache
+from nexa_torch.identity import weights_fingerprint, write_base
 from nexa_torch.loss import IGNORED, cross_entropy_of_logits, linear_cross_entropy, sample_targets
 from nexa_torch.sources import ModelSource, resolve_source
 
@@ -41,6 +42,7 @@ class LanguageModel:
 
     network: the transformers model; its linear layers are wrapped where it has an adapter.
     adapter: the PEFT model around `network`, None when all weights are trained.
+    fingerprint: of its weights as they were loaded, see `nexa_torch.identity`.
     fused_head: whether the output head is a plain product, so that loss and head can be fused.
     takes_positions: whether the decoder accepts position ids, which packing needs.
     """
@@ -48,6 +50,7 @@ class LanguageModel:
     network: PreTrainedModel
     source: ModelSource
     adapter: Any = None
+    fingerprint: str = ""
     fused_head: bool = False
     takes_positions: bool = True
 
@@ -67,13 +70,22 @@ class LanguageModel:
         parameters = list(self.network.parameters())
         return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
+    def outputs(self, input_ids: Tensor, positions: Tensor | None, **options: Any) -> Any:
+        """What the decoder returns below its head, with `options` of its own such as output_hidden_states."""
+        arguments = {"position_ids": positions} if positions is not None and self.takes_positions else {}
+        return self.network.base_model(input_ids=input_ids, use_cache=False, **arguments, **options)
+
     def hidden_states(self, input_ids: Tensor, positions: Tensor | None) -> Tensor:
         """Output of the last block, after the final norm: [rows, width, d_model].
 
         Positions that restart inside a row separate documents: attention does not cross them.
         """
+        return self.outputs(input_ids, positions).last_hidden_state
+
+    def logits(self, input_ids: Tensor, positions: Tensor | None) -> Tensor:
+        """Whole logits, [rows, width, vocabulary], for heads that are no plain product."""
         arguments = {"position_ids": positions} if positions is not None and self.takes_positions else {}
-        return self.network.base_model(input_ids=input_ids, use_cache=False, **arguments).last_hidden_state
+        return self.network(input_ids=input_ids, use_cache=False, **arguments).logits
 
     def loss_sum(self, batch: dict[str, Tensor], *, scale: float, chunk: int) -> Tensor:
         """`scale` × the summed cross-entropy over the labelled positions of a batch, in fp32."""
@@ -81,8 +93,7 @@ class LanguageModel:
             hidden = self.hidden_states(batch["input_ids"], batch["positions"])
             head = self.network.get_output_embeddings()
             return linear_cross_entropy(hidden, head.weight, batch["labels"], bias=head.bias, scale=scale, chunk=chunk)
-        arguments = {"position_ids": batch["positions"]} if self.takes_positions else {}
-        logits = self.network(input_ids=batch["input_ids"], use_cache=False, **arguments).logits
+        logits = self.logits(batch["input_ids"], batch["positions"])
         return cross_entropy_of_logits(logits, batch["labels"], scale=scale)
 
     @torch.no_grad()
@@ -92,8 +103,7 @@ class LanguageModel:
             hidden = self.hidden_states(batch["input_ids"], batch["positions"])
             head = self.network.get_output_embeddings()
             return sample_targets(hidden, head.weight, batch["labels"], bias=head.bias, chunk=chunk)
-        arguments = {"position_ids": batch["positions"]} if self.takes_positions else {}
-        logits = self.network(input_ids=batch["input_ids"], use_cache=False, **arguments).logits
+        logits = self.logits(batch["input_ids"], batch["positions"])
         drawn = torch.multinomial(logits.flatten(0, -2).float().softmax(-1), 1).view_as(batch["labels"])
         return torch.where(batch["labels"] == IGNORED, batch["labels"], drawn)
 
@@ -118,6 +128,7 @@ def wrap(network: PreTrainedModel, source: ModelSource) -> LanguageModel:
     parameters = inspect.signature(network.base_model.forward).parameters
     model = LanguageModel(network=network, source=source, takes_positions="position_ids" in parameters)
     model.fused_head = _head_is_plain(model)
+    model.fingerprint = weights_fingerprint(network)
     return model
 
 
@@ -349,6 +360,7 @@ def save_adapter(model: LanguageModel, folder: Path, weights: Mapping[str, Tenso
     if isinstance(values["target_modules"], list):
         values["target_modules"].sort()
     config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_base(folder, model.source.name, model.fingerprint)
 
 
 def stop_tokens(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -69,7 +69,10 @@ def test_uris_stay_and_an_empty_variable_counts_as_unset(project: Path, monkeypa
     ("text", "message"),
     [
         ('schedulr = "x"\n', "unknown setting schedulr (did you mean scheduler?)"),
-        ("zzz = 1\n", "unknown setting zzz (settings: runs_dir, store_uri, scheduler, defaults, tui)"),
+        (
+            "zzz = 1\n",
+            "unknown setting zzz (settings: runs_dir, store_uri, environments_dir, scheduler, defaults, tui)",
+        ),
         ("runs_dir = 3\n", "runs_dir: "),
         ("defaults = 3\n", "defaults: "),
         ("runs_dir = \n", "can't be read"),

@@ -67,8 +67,20 @@ def fields() -> dict[str, object]:
     return {
         **{
             name: (lambda text, name=name: {name: text})
-            for name in ("partition", "account", "qos", "constraint", "gres", "reservation", "mail_user")
+            for name in (
+                "partition",
+                "account",
+                "qos",
+                "constraint",
+                "gres",
+                "reservation",
+                "mail_user",
+                "python",
+                "host",
+            )
         },
+        "ssh config": lambda text: {"host": "login", "ssh_config": text},
+        "code folder": lambda text: {"host": "login", "code_folder": text},
         "modules": lambda text: {"modules": [text]},
         "options": lambda text: {"options": [text]},
         "comment option": lambda text: {"options": [f"--hint={text}"]},
@@ -101,7 +113,7 @@ def test_control_characters_are_refused_everywhere(field):
             assert not accepted(fields()[field](text)), text
 
 
-@pytest.mark.parametrize("field", ["partition", "account", "qos", "reservation", "modules", "environment name"])
+@pytest.mark.parametrize("field", ["partition", "account", "qos", "reservation", "modules", "environment name", "host"])
 def test_names_are_nothing_but_names(field):
     assert not any(accepted(fields()[field](text.format(canary="/tmp/canary"))) for text in HOSTILE)
 
@@ -131,7 +143,14 @@ def test_what_is_accepted_stays_text_in_real_jobs(runs, tmp_path, monkeypatch):
     submitted = 0
     for field, section in fields().items():
         for text in texts:
-            if field in ("environment value", "image", "mounts", "container python") or not accepted(section(text)):
+            if field in (
+                "environment value",
+                "image",
+                "mounts",
+                "container python",
+                "ssh config",
+                "code folder",
+            ) or not accepted(section(text)):
                 continue
             submitted += 1
             # Slurm refuses most of them.

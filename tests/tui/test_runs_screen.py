@@ -119,6 +119,28 @@ def test_an_action_asks_first_and_names_the_run(site, drive, until, text_of, key
     drive(app, script)
 
 
+def test_a_schedulers_defect_does_not_end_the_ui(site, drive, until, told):
+    """It is told, and the list goes on."""
+    site.run("precious")
+
+    def defect(*_):
+        raise KeyError("queue")
+
+    app = NexaApp(site.services(stop=defect, resume=defect))
+
+    async def script(pilot):
+        await until(pilot, lambda: names(app) == ["precious"])
+        for key, command in (("S", "nexa stop"), ("R", "nexa resume")):
+            await pilot.press(key)
+            await until(pilot, lambda: isinstance(app.screen, Question))
+            await pilot.press("y")
+            await until(pilot, lambda command=command: f"NEXA_DEBUG=1 {command}" in told(app))
+        assert "internal error: KeyError: 'queue'" in told(app)
+        assert app.is_running
+
+    drive(app, script)
+
+
 def test_dangerous_questions_begin_on_cancel(site, drive, until):
     site.run("precious")
     done: list[str] = []

@@ -10,10 +10,13 @@ import pytest
 from tui_snapshots import compare, skip_reason
 
 from nexa.plugins import PluginEntry
+from nexa.recipe.catalog import list_recipes
+from nexa.recipe.jsonschema import recipe_json_schema
 from nexa.runs.actions import open_store
 from nexa.scheduler import ClusterView, JobState, NodeResources, Partition, QueuedJob
 from nexa.settings import Settings
 from nexa.tui.app import NexaApp
+from nexa.tui.forms.fields import form_fields
 from nexa.tui.screens.run import TABS
 from nexa.tui.services import Services
 from nexa.tui.themes import THEMES
@@ -65,6 +68,24 @@ HOST = SimpleNamespace(
     specs=lambda kind: [SimpleNamespace(name="slurm")] if kind == "scheduler" else [],
     create=lambda kind, name: SimpleNamespace(cluster=lambda: CLUSTER),
 )
+
+
+TAB_WORDS = {
+    "charts": "loss", "log": "boom", "system": "97 %", "config": "small", "artifacts": "step-", "events": "on",
+}  # fmt: skip
+"""By tab after the first, what it shows when it has been read."""
+
+RECIPES = {
+    "tiny": "# A first try.\ndescription: Count words\ntags: [tiny, sft]\nmethod: sft\nmodel: {name: words}\n"
+    "data:\n  remote_uri: /data/words.jsonl  # not here\noptimizer:\n  lr: 0.001  # small\n",
+    "large": "tags: [large, pretrain]\nmethod: pretrain\nmodel: {name: words}\ndata: {remote_uri: x}\n",
+    "broken": "method: [\n",
+}
+
+FIELDS = (
+    "method", "backend", "scheduler", "model.name", "data.remote_uri", "data.packing", "training.max_steps",
+    "training.precision", "optimizer.lr", "adapter", "adapter.rank",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -161,34 +182,109 @@ def test_every_screen_looks_as_kept(site, drive, until, text_of, size, look):
 def test_every_tab_of_a_run_looks_as_kept(site, drive, until, text_of):
     _trained(site)
     app = _app(site)
-    words = {"charts": "loss", "log": "boom", "system": "97 %", "config": "small", "artifacts": "step-", "events": "on"}
+    assert set(TAB_WORDS) == set(TABS[1:])
 
     async def script(pilot):
         await _show(pilot, until, text_of, "3", "captain at sea")
-        for name in TABS[1:]:
+        for name, words in TAB_WORDS.items():
             app.screen.open_tab(name)
-            await until(pilot, lambda name=name: app.screen._tab == name and words[name] in text_of(app))
+            await until(pilot, lambda name=name, words=words: app.screen._tab == name and words in text_of(app))
             await _read(pilot, until)
             await compare(app, pilot, f"run-{name}")
 
     drive(app, script)
 
 
-def test_every_theme_looks_as_kept(site, drive, until, text_of):
+@pytest.mark.parametrize("theme", THEMES[1:], ids=lambda theme: theme.name)
+def test_every_theme_looks_as_kept(site, drive, until, text_of, preferences, theme):
     run, done = _trained(site)
-    app = _app(site)
+    preferences.theme = theme.name
+    app = _app(site, preferences=preferences)
     app.compared = [run.run_id, done.run_id]
+    look = theme.name.removeprefix("nexa-")
 
     async def script(pilot):
-        await _show(pilot, until, text_of, "4", "loss")
-        for theme in THEMES[1:]:
-            await pilot.press("T")
-            assert app.theme == theme.name
-            for key, name, words in (("2", "runs", "● running"), ("3", "run", "captain at sea"), ("4", "compare", "")):
-                await _show(pilot, until, text_of, key, words)
-                await compare(app, pilot, f"{name}-{theme.name.removeprefix('nexa-')}")
+        for key, name, words in (
+            ("4", "compare", "loss"),
+            ("2", "runs", "● running"),
+            ("5", "cluster", "n03"),
+            ("6", "plugins", "boom"),
+            ("3", "run", "captain at sea"),
+        ):
+            await _show(pilot, until, text_of, key, words)
+            await compare(app, pilot, f"{name}-{look}")
+        for name, words in TAB_WORDS.items():
+            app.screen.open_tab(name)
+            await until(pilot, lambda name=name, words=words: app.screen._tab == name and words in text_of(app))
+            await _read(pilot, until)
+            await compare(app, pilot, f"run-{name}-{look}")
 
     drive(app, script)
+
+
+def test_what_is_shown_follows_the_theme(site, drive, until, text_of):
+    """`T` on a tab that is read once colours it anew."""
+    _trained(site)
+    app = _app(site)
+
+    async def script(pilot):
+        await _show(pilot, until, text_of, "3", "captain at sea")
+        app.screen.open_tab("config")
+        await until(pilot, lambda: "small" in text_of(app))
+        await pilot.press("T")
+        await _read(pilot, until)
+        await compare(app, pilot, "run-config-light")
+
+    drive(app, script)
+
+
+@pytest.fixture
+def recipes(tmp_path, monkeypatch):
+    """Three recipes and the form's first fields: what is added to Nexa later changes no picture."""
+    (tmp_path / "nexa.toml").write_text("")
+    (tmp_path / "recipes").mkdir()
+    for name, words in RECIPES.items():
+        (tmp_path / "recipes" / f"{name}.yaml").write_text(words)
+
+    def read(services):
+        fields = form_fields(recipe_json_schema(), choices={})
+        shown = [field for path in FIELDS for field in fields if field.path == path]
+        return [entry for entry in list_recipes() if entry.source == "project"], tuple(shown)
+
+    monkeypatch.setattr("nexa.tui.screens.launch.read_recipes", read)
+
+
+@pytest.mark.parametrize(
+    ("size", "theme", "look"),
+    [
+        ((100, 30), THEMES[0], ""),
+        *(((100, 30), theme, theme.name.removeprefix("nexa")) for theme in THEMES[1:]),
+        ((80, 24), THEMES[0], "-80x24"),
+        ((200, 60), THEMES[0], "-200x60"),
+    ],
+    ids=lambda value: getattr(value, "name", str(value)),
+)  # fmt: skip
+def test_launch_looks_as_kept(site, recipes, drive, until, text_of, preferences, size, theme, look):
+    """A form with a changed field, one that is wrong, and one of a section that is off."""
+    preferences.theme = theme.name
+    app = _app(site, preferences=preferences)
+
+    async def script(pilot):
+        await pilot.press("1")
+        screen = app.screen
+        await until(pilot, lambda: screen.recipes.current is not None)
+        screen.recipes.go_to("tiny")
+        await until(pilot, lambda: screen.form is not None and screen.form.path.stem == "tiny")
+        screen.form.set_text("optimizer.lr", "0.002")
+        screen.form.set_text("training.max_steps", "many")
+        screen._check_now()
+        screen.form_view.focus()
+        await until(pilot, lambda: "2 changed" in str(screen.query_one("#form-pane").border_subtitle))
+        screen.form_view.go_to("training.max_steps")
+        await _read(pilot, until)
+        await compare(app, pilot, f"launch{look}")
+
+    drive(app, script, size=size)
 
 
 def test_ascii_without_colours_looks_as_kept(site, drive, until, text_of, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from typing import TYPE_CHECKING
 
 from nexa import units
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from nexa.scheduler import Submission
 
 _LABEL_WIDTH = 12
+_WIDTH = 118
 _MAX_ROWS = 2
 _MAX_TOKENS = 400
 
@@ -25,14 +27,30 @@ def plan_text(plan: Plan) -> str:
     """The plan in aligned lines: what is trained, in which batches, and what it is expected to need."""
     lines = [f"Plan for {plan.run_name} ({plan.recipe_path})"]
     lines += [f"  {label:<{_LABEL_WIDTH}}{text}" for label, text in plan_facts(plan)]
-    translated = [line for line in plan.settings if line.answer is Answer.TRANSLATED]
-    if translated:
-        lines.append(f"Settings that backend {plan.backend.name!r} translates")
-        lines += [f"  {line.path} = {line.value}  →  {line.detail}" for line in translated]
+    lines += _settings(plan)
     if plan.estimate.notes:
         lines.append("The estimates assume")
         lines += [f"  {note}" for note in plan.estimate.notes]
     return sanitize("\n".join(lines))
+
+
+def _settings(plan: Plan) -> Iterator[str]:
+    """What the backend does not plainly honour: a table of path, answer and detail, then what is refused and unset."""
+    told = [
+        line
+        for line in plan.settings
+        if line.answer is Answer.TRANSLATED or (line.answer is Answer.REFUSED and line.is_set)
+    ]
+    unset = [line.path for line in plan.settings if line.answer is Answer.REFUSED and not line.is_set]
+    if told or unset:
+        yield f"Settings that backend {plan.backend.name!r} does not plainly honour"
+    paths = [f"{line.path} = {line.value}" for line in told]
+    width = max(map(len, paths), default=0)
+    for path, line in zip(paths, told, strict=True):
+        yield f"  {path:<{width}}  {line.answer:<10}  {line.detail}"
+    if unset:
+        text = f"refused here, and not set: {', '.join(unset)} (why: --json)"
+        yield from textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
 
 
 def plan_facts(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -46,6 +64,7 @@ def plan_facts(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "parameters", f"{_count(estimate.parameters)}{share} (estimate)"
     version = f", version {recipe.data.dataset_version}" if recipe.data.dataset_version else ""
     yield "data", recipe.data.remote_uri + version
+    yield "environment", _environment(plan)
     devices = f"{_plural(resources.gpus_per_node, 'GPU')} each" if resources.gpus_per_node else "CPU only"
     yield "machines", f"{_plural(resources.num_nodes, 'node')}, {devices}"
     yield (
@@ -60,6 +79,19 @@ def plan_facts(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "checkpoints", _checkpoints(plan)
     if plan.observers:
         yield "observers", ", ".join(spec.name for spec in plan.observers)
+
+
+def _environment(plan: Plan) -> str:
+    """Where the workers run, and why not elsewhere or what does not fit."""
+    chosen = plan.environment
+    facts = [
+        *([f"Python {chosen.version}"] if chosen.version else []),
+        *([_plural(chosen.packages, "package")] if chosen.packages is not None else []),
+        *([chosen.digest[:12]] if chosen.digest else []),
+    ]
+    what = {"container": f"container {chosen.name}", "current": "current"}.get(chosen.kind, chosen.name)
+    details = f" ({', '.join(facts)})" if facts else ""
+    return "; ".join([what + details, *chosen.reasons])
 
 
 def _length(plan: Plan) -> str:
@@ -84,7 +116,8 @@ def commands_text(plan: Plan, submission: Submission, worker_argv: Sequence[str]
     if submission.script is not None:
         lines += ["with the script", *(f"  {line}" for line in submission.script.splitlines())]
     lines += ["which starts the workers", f"  {shlex.join(worker_argv)}"]
-    lines += [f"  {name}={shlex.quote(value)}" for name, value in sorted(plan.worker.env.items())]
+    variables = {**plan.worker.env, **({"PYTHONPATH": plan.worker.code} if plan.worker.code else {})}
+    lines += [f"  {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
     lines += [f"Note: {note}" for note in submission.notes]
     return sanitize("\n".join(lines))
 

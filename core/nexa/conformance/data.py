@@ -33,38 +33,28 @@ STEPS, SAVE_EVERY, WARMUP = 6, 3, 2
 LR, WEIGHT_DECAY, BETAS, EPS, MAX_NORM, MIN_LR_RATIO = 0.01, 0.1, (0.9, 0.95), 1e-8, 1.0, 0.1
 
 
-def write_recipe(folder: Path, overrides: Mapping[str, Any]) -> Recipe:
-    """Write model and data into `folder` and return the recipe that every check starts from.
+def write_recipe(folder: Path, overrides: Mapping[str, Any], *, language: bool) -> Recipe:
+    """Write the kit's files into `folder` and return the recipe that every check starts from.
 
-    overrides: values by dotted key, on top; a first key that is no recipe section is a plugin's.
+    language: train the kit's model on the conversations; without it the recipe asks for no more than a number
+    of steps on rows with a `text`, and the model is named by the overrides. overrides: values by dotted key, on
+    top; a first key that is no recipe section is a plugin's.
     """
-    model = write_model(folder / "model").absolute()
     rows = folder / "rows.jsonl"
-    rows.write_text("".join(_row(conversation) for conversation in CONVERSATIONS), encoding="utf-8")
-    values: dict[str, Any] = {
+    rows.write_text("".join(map(_row if language else _text_row, CONVERSATIONS)), encoding="utf-8")
+    values = {
         "method": "sft",
         "run.name": "conformance",
-        "model.name": str(model),
-        "model.max_seq_len": MAX_SEQ_LEN,
         "data.remote_uri": str(rows.absolute()),
-        "data.packing": False,
-        "data.local_cache_root": str((folder / "cache").absolute()),
         "training.max_steps": STEPS,
         "training.save_every_steps": SAVE_EVERY,
         "training.microbatch_size_per_gpu": len(CONVERSATIONS),
-        "training.max_grad_norm": MAX_NORM,
-        "training.seed": 7,
-        "optimizer.name": "adamw",
-        "optimizer.lr": LR,
-        "optimizer.weight_decay": WEIGHT_DECAY,
-        "optimizer.betas": list(BETAS),
-        "optimizer.eps": EPS,
-        "optimizer.scheduler": {"name": "cosine_warmup", "warmup_steps": WARMUP, "min_lr_ratio": MIN_LR_RATIO},
-        "cluster.threads_per_process": 1,
         "artifacts.store_uri": (folder / "artifacts").absolute().as_uri(),
+        **(_language_values(folder) if language else {}),
+        **overrides,
     }
     document: dict[str, Any] = {}
-    for key, value in {**values, **overrides}.items():
+    for key, value in values.items():
         *sections, last = key.split(".")
         section = document
         for name in sections:
@@ -73,6 +63,29 @@ def write_recipe(folder: Path, overrides: Mapping[str, Any]) -> Recipe:
     return Recipe.from_document(document)
 
 
+def _language_values(folder: Path) -> dict[str, Any]:
+    """The model, and every number that the reference was computed with."""
+    return {
+        "model.name": str(write_model(folder / "model").absolute()),
+        "model.max_seq_len": MAX_SEQ_LEN,
+        "data.packing": False,
+        "data.local_cache_root": str((folder / "cache").absolute()),
+        "training.max_grad_norm": MAX_NORM,
+        "training.seed": 7,
+        "optimizer.name": "adamw",
+        "optimizer.lr": LR,
+        "optimizer.weight_decay": WEIGHT_DECAY,
+        "optimizer.betas": list(BETAS),
+        "optimizer.eps": EPS,
+        "optimizer.scheduler": {"name": "cosine_warmup", "min_lr_ratio": MIN_LR_RATIO},
+        "cluster.threads_per_process": 1,
+    }
+
+
 def _row(conversation: Conversation) -> str:
     messages = [{"role": role, "content": content} for role, content in conversation]
     return json.dumps({"messages": messages}, ensure_ascii=False) + "\n"
+
+
+def _text_row(conversation: Conversation) -> str:
+    return json.dumps({"text": "\n".join(content for _, content in conversation)}, ensure_ascii=False) + "\n"

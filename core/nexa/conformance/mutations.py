@@ -25,6 +25,7 @@ _VALUES: Mapping[str, Sequence[Any]] = {
     "optimizer.name": ("sgd", "adamw", "lion", "adafactor"),
     "optimizer.betas": ([0.5, 0.75], [0.25, 0.5]),
     "optimizer.scheduler.name": ("constant", "linear", "cosine_warmup"),
+    "rollouts.rewards": (["other"], [{"name": "other"}]),
     "data.expected_dataset_hash": ("0" * 64, "f" * 64),
 }
 """Values of fields whose type says too little about what makes sense."""
@@ -40,6 +41,13 @@ _COMPANIONS: Mapping[str, Mapping[str, Any]] = {
     "data.validation.split": {"data.validation.fraction": None, "data.validation.remote_uri": None},
 }
 """Fields that must change with another: values that exclude it, or that it takes the place of."""
+
+_BASES: Sequence[Mapping[str, Any]] = (
+    {},
+    {"model.d_model": 32, "model.n_layers": 2, "model.n_heads": 2},
+    {"distill.mode": "online"},
+)
+"""Values to change a field beside, the first with which it may have another value at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +68,9 @@ class Mutation:
 def mutations(recipe: Recipe, options: Mapping[str, type[BaseModel]] | None = None) -> Iterator[Mutation]:
     """Every leaf of the recipe schema that a backend answers for, with other values; then plugins' options.
 
-    A field with a list of choices gets every other choice, any other field one value. options: models
-    of the plugin sections to mutate, by plugin name. A field that may have no other value beside the rest of
-    the recipe, such as a size of a model that exists, is left out.
+    A field with a list of choices gets every other choice, any other field one value, two where it is unset. A
+    field that can have no other value beside the rest of the recipe, such as a size of a model that exists, is
+    left out. options: models of the plugin sections to mutate, by plugin name.
     """
     for path in recipe.leaf_paths():
         if path not in CORE_FIELDS:
@@ -73,19 +81,30 @@ def mutations(recipe: Recipe, options: Mapping[str, type[BaseModel]] | None = No
 
 
 def _of_leaf(recipe: Recipe, path: str) -> Iterator[Mutation]:
-    base = with_values(recipe, _sections_on_the_way(recipe, path))
-    before = _value(base.document(), path)
+    sections = _sections_on_the_way(recipe, path)
+    for more in _BASES:
+        base = _valid(recipe, {**sections, **more}) if sections or more else recipe
+        found = list(_of_base(base, path)) if base is not None else []
+        if found:
+            yield from found
+            return
+
+
+def _of_base(base: Recipe, path: str) -> Iterator[Mutation]:
+    """The field's other values in a recipe that has its section: every choice, else two where it is unset, else one."""
+    before, companions = _value(base.document(), path), _COMPANIONS.get(path, {})
     annotation = _annotation(path)
+    wanted = len(_choices(annotation)) or (2 if before is None else 1)
+    used: list[Any] = [before]
     for value in (*_VALUES.get(path, ()), *_guesses(annotation, before)):
-        if value == before:
-            continue
-        changed = _valid(base, {**_COMPANIONS.get(path, {}), path: value})
+        changed = _valid(base, {**companions, path: value}) if value not in used else None
         if changed is None:
             continue
         # The fields that must go with it are at rest in both recipes, where the schema lets them be.
-        settled = _valid(base, {**_COMPANIONS.get(path, {}), path: before}) or base
+        settled = (_valid(base, {**companions, path: before}) if companions else None) or base
+        used.append(value)
         yield Mutation(path=path, before=before, value=value, base=settled, changed=changed)
-        if get_origin(_plain(annotation)) is not Literal and not _choices(annotation):
+        if len(used) > wanted:
             return
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from nexa.backend import Answer
@@ -53,56 +54,63 @@ def audit_settings(
     not show its effective configuration for `recipe` itself.
     """
     backend.effective(recipe)
-    return [
-        Finding(
-            path=mutation.path,
-            before=mutation.before,
-            value=mutation.value,
-            effect=_effect(backend, mutation),
-        )
-        for mutation in mutations(recipe, options)
-    ]
+    findings = []
+    before = _Seen(backend, recipe)
+    for mutation in mutations(recipe, options):
+        if mutation.base is not before.recipe:
+            before = _Seen(backend, mutation.base)
+        effect = _effect(mutation, before, _Seen(backend, mutation.changed))
+        findings.append(Finding(path=mutation.path, before=mutation.before, value=mutation.value, effect=effect))
+    return findings
 
 
 def ignored(findings: Sequence[Finding]) -> list[str]:
     """The changes that had no effect, as "path = value".
 
-    Where a field was "auto", one of its choices is what auto stands for, and changes nothing.
+    Where a field was unset or "auto", one value may be what that stands for, as long as another has an effect.
     """
+    effective = {finding.path for finding in findings if finding.effect is not Effect.IGNORED}
     without = [finding for finding in findings if finding.effect is Effect.IGNORED]
-    same_as_auto = {finding.path for finding in findings if finding.before == "auto"}
-    counts = Counter(finding.path for finding in without)
+    times = Counter(finding.path for finding in without)
     return [
         f"{finding.path} = {finding.value!r}"
         for finding in without
-        if finding.path not in same_as_auto or counts[finding.path] > 1
+        if finding.before not in (None, "auto") or finding.path not in effective or times[finding.path] > 1
     ]
 
 
-def _effect(backend: Backend, mutation: Mutation) -> Effect:
-    before, after = _answer(backend, mutation.base, mutation.path), _answer(backend, mutation.changed, mutation.path)
-    if after is not None and after[0] is Answer.REFUSED:
+class _Seen:
+    """A recipe as a backend sees it, each view taken once."""
+
+    def __init__(self, backend: Backend, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._backend = backend
+
+    @cached_property
+    def answers(self) -> dict[str, tuple[Answer, str]]:
+        """Answer and detail by field; options of plugins have none."""
+        return {answer.path: (answer.answer, answer.detail) for answer in self._backend.settings(self.recipe)}
+
+    @cached_property
+    def configuration(self) -> Mapping[str, Any] | None:
+        """What the trainer is given; None where it takes no such recipe, which `check` tells."""
+        try:
+            return self._backend.effective(self.recipe)
+        except UserError:
+            return None
+
+    @cached_property
+    def problems(self) -> set[tuple[str | None, str]]:
+        """What stops the recipe."""
+        return {(problem.path, problem.message) for problem in self._backend.check(self.recipe)}
+
+
+def _effect(mutation: Mutation, before: _Seen, after: _Seen) -> Effect:
+    old, new = before.answers.get(mutation.path), after.answers.get(mutation.path)
+    if new is not None and new[0] is Answer.REFUSED:
         return Effect.REFUSED
-    if _configuration(backend, mutation.base) != _configuration(backend, mutation.changed):
+    if before.configuration != after.configuration:
         return Effect.EFFECTIVE
-    if _problems(backend, mutation.changed) - _problems(backend, mutation.base):
+    if after.problems - before.problems:
         return Effect.REFUSED
-    return Effect.TRANSLATED if before != after else Effect.IGNORED
-
-
-def _answer(backend: Backend, recipe: Recipe, path: str) -> tuple[Answer, str] | None:
-    """The backend's answer for one field; None for an option of a plugin, which has none."""
-    answers = {answer.path: (answer.answer, answer.detail) for answer in backend.settings(recipe)}
-    return answers.get(path)
-
-
-def _configuration(backend: Backend, recipe: Recipe) -> Mapping[str, Any] | None:
-    """What the trainer is given; None where it takes no such recipe, which `check` tells."""
-    try:
-        return backend.effective(recipe)
-    except UserError:
-        return None
-
-
-def _problems(backend: Backend, recipe: Recipe) -> set[tuple[str | None, str]]:
-    return {(problem.path, problem.message) for problem in backend.check(recipe)}
+    return Effect.TRANSLATED if old != new else Effect.IGNORED

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 from nexa.environments.failures import explain
 from nexa.errors import UserError
@@ -81,7 +81,10 @@ class Uv(Builder):
         with _requirements_file(requirements) as file:
             options = ["--generate-hashes", "--no-header", "--no-annotate", "--python", str(python)]
             command = [self._program, "pip", "compile", *options, *sources.options(), str(file)]
-            return _run(command, asker=asker, progress=progress, variables=_uv_variables())
+            with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
+                _run(command, asker=asker, progress=progress, output=output, variables=_uv_variables())
+                output.seek(0)
+                return output.read()
 
     def install(self, python: Path, lock: Path, sources: Sources, *, asker: str, progress: Progress) -> None:
         """See `Builder.install`; files are copied, so that a change in one environment stays there."""
@@ -167,38 +170,46 @@ class _requirements_file:  # noqa: N801 - reads as a function
         self._folder.cleanup()
 
 
-def _run(command: Sequence[str], *, asker: str, progress: Progress, variables: Mapping[str, str] | None = None) -> str:
-    """Run a builder, hand its lines on, return what it printed on stdout. Raises UserError with its reason."""
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-                env={**os.environ, **(variables or {}), **_QUIET},
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-            )
-        except OSError as error:
-            raise UserError(f"{command[0]} can't be started: {error.strerror or error}") from error
-        try:
-            lines = []
-            assert process.stderr is not None
-            for line in process.stderr:
+def _run(
+    command: Sequence[str],
+    *,
+    asker: str,
+    progress: Progress,
+    output: IO[str] | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> None:
+    """Run a builder and hand its lines on. Raises UserError with its reason.
+
+    output: takes what the builder prints on standard output, where that is its result and not its progress.
+    """
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output if output is not None else subprocess.PIPE,
+            stderr=subprocess.PIPE if output is not None else subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={**os.environ, **(variables or {}), **_QUIET},
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+    except OSError as error:
+        raise UserError(f"{command[0]} can't be started: {error.strerror or error}") from error
+    lines = []
+    try:
+        stream = process.stdout if output is None else process.stderr
+        assert stream is not None
+        with stream:
+            for line in stream:
                 lines.append(line)
                 progress(line.strip())
-            code = process.wait()
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-        output.seek(0)
-        printed = output.read()
+        code = process.wait()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
     if code:
-        raise explain("".join(lines) + printed, asker=asker, command=command)
-    return printed
+        raise explain("".join(lines), asker=asker, command=command)
 
 
 def _die_with_parent() -> None:

@@ -36,15 +36,15 @@ _VERSION_LINE = re.compile(r"^version(?:_info)?\s*=\s*(\d+\.\d+(?:\.\d+)?)", re.
 class Placement:
     """Where workers run.
 
-    kind: "current", "created", "path" or "container". name: of the environment, path or image. python: its
-    interpreter, None for the one that the backend names. digest: of a built environment, else "". version: of
-    its Python, "" where unknown. packages: how many it has, None where unknown. reasons: why this one and not
-    another, and what does not fit. problems: what stops the run.
+    kind: "current", "backend" (an interpreter that the backend names itself), "created", "path" or "container".
+    name: of the environment, path or image. python: its interpreter. digest: of a built environment, else "".
+    version: of its Python, "" where unknown. packages: how many it has, None where unknown. reasons: why this one
+    and not another, and what does not fit. problems: what stops the run.
     """
 
     kind: str
     name: str
-    python: str | None = None
+    python: str
     digest: str = ""
     version: str = ""
     packages: int | None = None
@@ -76,15 +76,14 @@ class Placement:
 
     def apply(self, launch: LaunchSpec, recipe: Recipe, resources: Resources, store_uri: str) -> LaunchSpec:
         """A backend's launch, carried out in this environment."""
-        if self.is_current or self.code is None:
-            own = {"kind": "backend", "name": launch.python}
-            return replace(launch, environment=self.document() if launch.python == sys.executable else own)
+        if self.code is None:
+            return replace(launch, environment=self.document())
         container = None
         if self.kind == "container":
             container = container_spec(recipe, resources, code=self.code.folder, store_uri=store_uri)
         return replace(
             launch,
-            python=self.python or launch.python,
+            python=self.python,
             code=str(self.code.folder),
             probes=self.code.probes,
             environment=self.document(),
@@ -118,21 +117,24 @@ def choose(
     recipe: Recipe,
     spec: BackendSpec,
     *,
+    own_python: str,
     distribution: str,
     root: Path,
     make_code: Callable[[Sequence[str]], WorkerCode],
 ) -> Placement:
     """Choose by the recipe's section `environment`.
 
-    distribution: the one that provides the backend. root: folder of environments. make_code: from the
-    modules to look for, the code for a worker that does not run here. Raises UserError for a requirement
-    of the backend that can't be read.
+    own_python: the interpreter that the backend itself names. distribution: the one that provides the backend.
+    root: folder of environments. make_code: from the modules to look for, the code for a worker that does not run
+    here. Raises UserError for a requirement of the backend that can't be read.
     """
     needs, section = needs_of(spec, distribution), recipe.environment
     if section.container is not None:
         placement = Placement(kind="container", name=section.container, python=section.python)
     elif section.name == CURRENT:
         placement = _current(needs)
+    elif section.name == AUTO and own_python != sys.executable:
+        placement = Placement(kind="backend", name=own_python, python=own_python)
     elif section.name == AUTO:
         placement = _automatic(needs, spec, distribution, EnvironmentStore(root))
     elif "/" in section.name:
@@ -163,13 +165,15 @@ def _current(needs: Needs) -> Placement:
             hint="install it here, or let Nexa choose: environment=auto",
         )
     ]
-    return Placement(kind=CURRENT, name=CURRENT, reasons=reasons, problems=problems if missing else [])
+    return Placement(
+        kind=CURRENT, name=CURRENT, python=sys.executable, reasons=reasons, problems=problems if missing else []
+    )
 
 
 def _automatic(needs: Needs, spec: BackendSpec, distribution: str, store: EnvironmentStore) -> Placement:
     reasons = current_misfits(needs)
     if not reasons:
-        return Placement(kind=CURRENT, name=CURRENT)
+        return Placement(kind=CURRENT, name=CURRENT, python=sys.executable)
     named = fitting(needs, spec.name, store)
     if named is not None:
         return _built(named, [f"not the current one: {reason}" for reason in reasons])
@@ -180,7 +184,7 @@ def _automatic(needs: Needs, spec: BackendSpec, distribution: str, store: Enviro
         message=f"the current environment does not fit {needs.asker}: {'; '.join(reasons)}{also}",
         hint=" or ".join(_remedies(spec.name, distribution, reasons)),
     )
-    return Placement(kind=CURRENT, name=CURRENT, reasons=reasons, problems=[problem])
+    return Placement(kind=CURRENT, name=CURRENT, python=sys.executable, reasons=reasons, problems=[problem])
 
 
 def _remedies(backend: str, distribution: str, reasons: Sequence[str]) -> Iterator[str]:
@@ -252,18 +256,21 @@ def _with_lacks(placement: Placement, needs: Needs, remedy: str) -> Placement:
 
 
 def _impossible(kind: str, name: str, message: str, hint: str | None) -> Placement:
-    return Placement(kind=kind, name=name, problems=[Problem(path="environment", message=message, hint=hint)])
+    return Placement(
+        kind=kind, name=name, python="", problems=[Problem(path="environment", message=message, hint=hint)]
+    )
 
 
 def _version_of(folder: Path) -> str:
-    """Version of a virtual environment's Python, from its own record; "" where there is none."""
+    """Version of an environment's Python, from its record or its only folder of modules; "" where unknown."""
     try:
         match = _VERSION_LINE.search((folder / "pyvenv.cfg").read_text(encoding="utf-8", errors="replace"))
     except OSError:
         match = None
     if match:
         return match.group(1)
-    return f"{sys.version_info[0]}.{sys.version_info[1]}" if folder == Path(sys.prefix) else ""
+    versions = [path.name.removeprefix("python") for path in folder.glob("lib/python3.[0-9]*")]
+    return versions[0] if len(versions) == 1 else ""
 
 
 def _versions(sites: Sequence[Path]) -> Mapping[str, str]:

@@ -9,7 +9,10 @@ from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -36,8 +39,7 @@ def recipe_json_schema() -> dict[str, Any]:
             schema["properties"][section] = {"type": "object", "description": error.message}
             continue
         if model is not None:
-            options = model.model_json_schema()
-            _describe(options, _descriptions_in(import_module(model.__module__)), model.__name__)
+            options = options_schema(model)
             for name, definition in options.pop("$defs", {}).items():
                 definitions[f"{section}.{name}"] = definition
             schema["properties"][section] = _renamed(options, section)
@@ -76,6 +78,13 @@ def _describe(schema: dict[str, Any], descriptions: Mapping[str, Mapping[str, st
                 property_schema["description"] = about[field]
 
 
+def options_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON Schema of a plugin's options, each field with its description or the text under it."""
+    schema = model.model_json_schema()
+    _describe(schema, _descriptions_in(import_module(model.__module__)), model.__name__)
+    return schema
+
+
 @cache
 def field_descriptions() -> Mapping[str, Mapping[str, str]]:
     """The text under each field of the recipe schema, by class name and field name."""
@@ -86,8 +95,12 @@ def field_descriptions() -> Mapping[str, Mapping[str, str]]:
 
 
 def _descriptions_in(module: ModuleType) -> dict[str, dict[str, str]]:
-    """The text under each field of the classes of a module."""
-    classes = [node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)]
+    """The text under each field of the classes of a module; nothing where its source is not installed."""
+    try:
+        source = inspect.getsource(module)
+    except (OSError, TypeError):
+        return {}
+    classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
     return {node.name: _attribute_docstrings(node) for node in classes}
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
-import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ def make_folder(root: Path, name: str, inside: Sequence[str], *, what: str) -> P
         )
     while True:
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-        suffix = base64.b32encode(secrets.token_bytes(4)).decode("ascii")[:6].lower()
+        suffix = base64.b32encode(os.urandom(4)).decode("ascii")[:6].lower()
         path = root / f"{stamp}-{name}-{suffix}"
         try:
             root.mkdir(parents=True, exist_ok=True)

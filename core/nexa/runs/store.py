@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import secrets
 import shutil
 import socket
 import time
@@ -158,7 +157,7 @@ class Run:
             "reason": reason,
             "launcher": ProcessIdentity.current().document(),
         }
-        prepared = folder / f".{number}-{secrets.token_hex(6)}"
+        prepared = folder / f".{number}-{os.urandom(6).hex()}"
         try:
             (prepared / "workers").mkdir(parents=True)
             write_json(prepared / "attempt.json", document)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, get_args
 import pytest
 
 from nexa.plugins import CreatedKind, Kind, PluginHost, get_host, load_target
+from nexa.recipe.jsonschema import options_schema
 from nexa.recipe.schema import Recipe
 from nexa.specs import PluginSpec
 
@@ -52,7 +53,7 @@ class PluginContract:
         if spec.options_model is None:
             return
         assert model is load_target(spec.options_model)
-        properties: dict[str, Any] = model.model_json_schema().get("properties", {})
+        properties: dict[str, Any] = options_schema(model).get("properties", {})
         undescribed = [name for name, field in properties.items() if not _described(field)]
         assert not undescribed, f"options without a docstring or description: {undescribed}"
 

@@ -10,7 +10,6 @@ from textual.screen import Screen
 
 from nexa.tui.ascii_filter import AsciiFilter
 from nexa.tui.keys import bindings, check_keymap
-from nexa.tui.palette import NexaCommands
 from nexa.tui.screens import SCREENS, entry_named
 from nexa.tui.services import Services
 from nexa.tui.themes import THEMES
@@ -18,7 +17,15 @@ from nexa.tui.themes import THEMES
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from nexa.tui.palette import NexaCommands
     from nexa.tui.screens.run import RunScreen
+
+
+def _commands() -> type[NexaCommands]:
+    """The palette's commands; first needed when it is opened."""
+    from nexa.tui.palette import NexaCommands
+
+    return NexaCommands
 
 
 class NexaApp(App[None]):
@@ -31,7 +38,7 @@ class NexaApp(App[None]):
     TITLE = "nexa"
     CSS_PATH = "nexa.tcss"
     BINDINGS = bindings("global")
-    COMMANDS = {NexaCommands}
+    COMMANDS = {_commands}
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide"), (150, "-very-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]
 
@@ -42,6 +49,8 @@ class NexaApp(App[None]):
         run_id: str | None = None,
         keymap: Mapping[str, str] | None = None,
     ) -> None:
+        # Textual opens the mode of this name first.
+        self.DEFAULT_MODE = "run" if run_id else "runs"  # type: ignore[misc]
         super().__init__()
         self.services = services
         self.run_id = run_id
@@ -52,7 +61,8 @@ class NexaApp(App[None]):
             self.register_theme(theme)
         known = {theme.name for theme in THEMES}
         remembered = services.preferences.theme
-        self.theme = remembered if remembered in known else THEMES[0].name
+        # Nothing is drawn yet that a watcher would have to draw anew.
+        self.set_reactive(App.theme, remembered if remembered in known else THEMES[0].name)
         for entry in SCREENS:
             self.add_mode(entry.name, partial(self._make_screen, entry.name))
         self.set_keymap(check_keymap(keymap or {}))
@@ -62,10 +72,6 @@ class NexaApp(App[None]):
     @staticmethod
     def _make_screen(name: str) -> Screen[None]:
         return entry_named(name).load()()
-
-    async def on_mount(self) -> None:
-        """Show the first screen: the named run, else the list of runs."""
-        await self.switch_mode("run" if self.run_id else "runs")
 
     async def action_open_screen(self, name: str) -> None:
         """Switch to a screen of the bar."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nexa.errors import NexaError, Problem, RecipeError
+from nexa.tui.threads import defects_told
 
 if TYPE_CHECKING:
     from nexa.plan import Plan
@@ -40,23 +40,11 @@ def read_recipes(services: Services) -> tuple[list[CatalogEntry], tuple[Field, .
     return list_recipes(), form_fields(recipe_json_schema(), choices=known_names(services.host()))
 
 
-@contextmanager
-def defects_told() -> Iterator[None]:
-    """A defect of a plugin, or of Nexa, becomes an error to show: it must not end the UI and what is edited in it."""
-    try:
-        yield
-    except NexaError:
-        raise
-    except Exception as error:
-        hint = "this is a bug in nexa or a plugin; the command prints where: NEXA_DEBUG=1 nexa launch …"
-        raise NexaError(f"internal error: {type(error).__name__}: {error}", hint=hint) from error
-
-
 def check_form(form: RecipeForm) -> Checked:
     """Validate a form as `nexa launch` would, and write its texts."""
     problems: dict[str, list[Problem]] = {}
     try:
-        with defects_told():
+        with defects_told("launch"):
             form.load()
     except NexaError as error:
         problems = problems_by_field(form, error)
@@ -76,7 +64,7 @@ def plan_form(form: RecipeForm, services: Services) -> Plan:
     """The plan of what a form would launch. Raises NexaError."""
     from nexa.plan import make_plan
 
-    with defects_told():
+    with defects_told("launch"):
         return make_plan(form.load(), host=services.host(), settings=services.settings)
 
 
@@ -84,7 +72,7 @@ def launch_form(form: RecipeForm, services: Services) -> Run:
     """Start what a form stands for; its equivalent command is recorded in the run. Raises NexaError."""
     plan = plan_form(form, services)
     plan.require_startable()
-    with defects_told():
+    with defects_told("launch"):
         return services.launch(plan, shlex.split(form.command()))
 
 
@@ -92,5 +80,5 @@ def save_form(form: RecipeForm, name: str) -> Path:
     """Write what a form holds as a new recipe file, comments kept; see `write_recipe`. Raises NexaError."""
     from nexa.recipe.create import write_recipe
 
-    with defects_told():
+    with defects_told("recipe new"):
         return write_recipe(name, form.path, form.yaml())

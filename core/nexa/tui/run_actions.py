@@ -15,7 +15,7 @@ from textual import work
 from nexa.errors import NexaError, UserError
 from nexa.tui.screens.base import NexaScreen
 from nexa.tui.services import Services
-from nexa.tui.widgets.dialogs import Choice, Question
+from nexa.tui.threads import defects_told
 
 if TYPE_CHECKING:
     from nexa.runs.store import Run
@@ -95,6 +95,8 @@ class RunActions(NexaScreen):
 
     @work
     async def _ask(self, name: str) -> None:
+        from nexa.tui.widgets.dialogs import Question
+
         action, run_ids = ACTIONS[name], list(self.targets())
         if not self._allowed(name, run_ids):
             return
@@ -102,13 +104,15 @@ class RunActions(NexaScreen):
             f"{action.verb} {_names(run_ids)}?", action.meaning, verb=action.verb, dangerous=action.dangerous
         )
         if await self.app.push_screen_wait(question):
-            self._act_in_thread(action, run_ids)
+            self._act_in_thread(name, run_ids)
 
     @work(thread=True, group="act")
-    def _act_in_thread(self, action: Action, run_ids: Sequence[str]) -> None:
+    def _act_in_thread(self, name: str, run_ids: Sequence[str]) -> None:
+        action = ACTIONS[name]
         for run_id in run_ids:
             try:
-                action.call(self.services, self.services.store.open(run_id))
+                with defects_told(name):
+                    action.call(self.services, self.services.store.open(run_id))
             except NexaError as error:
                 self.deliver(self.tell, error)
             else:
@@ -117,6 +121,8 @@ class RunActions(NexaScreen):
 
     @work
     async def _choose_checkpoint(self) -> None:
+        from nexa.tui.widgets.dialogs import Choice, Question
+
         run_ids = list(self.targets())
         if not self._allowed("resume", run_ids):
             return
@@ -158,7 +164,8 @@ class RunActions(NexaScreen):
     def _resume_in_thread(self, run_ids: Sequence[str], checkpoint: str | None) -> None:
         for run_id in run_ids:
             try:
-                attempt = self.services.resume(self.services.store.open(run_id), checkpoint)
+                with defects_told("resume"):
+                    attempt = self.services.resume(self.services.store.open(run_id), checkpoint)
             except NexaError as error:
                 self.deliver(self.tell, error)
             else:
@@ -170,7 +177,8 @@ class RunActions(NexaScreen):
     def _verify_in_thread(self, run_ids: Sequence[str]) -> None:
         for run_id in run_ids:
             try:
-                damaged, whole = _verify(self.services.store.open(run_id))
+                with defects_told("artifacts verify"):
+                    damaged, whole = _verify(self.services.store.open(run_id))
             except NexaError as error:
                 self.deliver(self.tell, error)
                 continue

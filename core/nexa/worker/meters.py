@@ -87,7 +87,7 @@ class Usage:
         if machine is not None and self._machine is not None and machine[1] > self._machine[1]:
             busy = 100.0 * (machine[0] - self._machine[0]) / (machine[1] - self._machine[1])
         self._at, self._seconds, self._machine = now, seconds, machine
-        total, available = memory_bytes(), _available_memory()
+        total, available = memory_bytes(), available_memory()
         return {
             "cpu_percent": round(100.0 * used / elapsed, 1) if used is not None and elapsed > 0 else None,
             "rss_bytes": _resident_bytes(family),
@@ -151,7 +151,8 @@ def _machine_ticks() -> tuple[int, int] | None:
     return sum(ticks) - idle, sum(ticks)
 
 
-def _available_memory() -> int | None:
+def available_memory() -> int | None:
+    """Memory of this machine that is free or can be freed, in bytes; None where the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:

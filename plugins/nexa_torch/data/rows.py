@@ -52,7 +52,8 @@ class RowCounts:
 class Rows:
     """Rows of at most `row_length` tokens, each made of whole documents or pieces of long ones.
 
-    Tokens stay where `source` has them, such as in memory maps; a row is laid out when it is taken.
+    segments: the pieces, row by row. source: where their tokens are. Tokens stay there, such as in memory maps; a row
+    is laid out when it is taken.
     """
 
     ordered = False
@@ -62,7 +63,8 @@ class Rows:
         self.row_length = row_length
         self.pad_id = pad_id
         self.counts = counts
-        self._source = source
+        self.source = source
+        self.segments = layout.segments
         self._row_ends = layout.row_ends
         self._starts = layout.segments.start
         self._lengths = layout.segments.length
@@ -116,6 +118,16 @@ class Rows:
             self._lay_out(batch, row, segments)
         return batch
 
+    def places(self, indices: Sequence[int] | np.ndarray, width: int) -> np.ndarray:
+        """Where in `source` the token of each position of some rows lies, int64 [rows, width]; -1 on padding."""
+        places = np.full((len(indices), width), -1, dtype=np.int64)
+        for row, index in enumerate(indices):
+            segments = self._segments_of(int(index))
+            starts, lengths = self._starts[segments], self._lengths[segments]
+            within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+            places[row, : len(within)] = np.repeat(starts, lengths) + within
+        return places
+
     def _segments_of(self, index: int) -> slice:
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
@@ -125,7 +137,7 @@ class Rows:
         column = 0
         for number, index in enumerate(range(segments.start, segments.stop)):
             start, length = int(self._starts[index]), int(self._lengths[index])
-            tokens, trained = self._source.read(start, start + length + int(self._continues[index]))
+            tokens, trained = self.source.read(start, start + length + int(self._continues[index]))
             end = column + length
             batch.input_ids[row, column:end] = tokens[:length]
             batch.positions[row, column:end] = np.arange(length, dtype=np.int32)

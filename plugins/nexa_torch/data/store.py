@@ -98,12 +98,15 @@ class TokenWriter:
 
 
 class TokenStore:
-    """Encoded documents to read from, by document and by place in all tokens end to end."""
+    """Encoded documents to read from, by document and by place in all tokens end to end.
+
+    folder: where they lie. names: of the files they were read from.
+    """
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         """names: of the files of the same data as they are now."""
-        self._folder = folder
-        self._names = names
+        self.folder = folder
+        self.names = names
         self._records = _finished_shards(folder)
         self._first_tokens = _starts([int(record["tokens"]) for record in self._records])
         self._first_documents = _starts([int(record["documents"]) for record in self._records])
@@ -126,11 +129,11 @@ class TokenStore:
         if not found:
             return 0, ""
         _, file, row = found[0][1]
-        return sum(int(marks[0]) for marks in found), f"{self._names[file]}:{row}"
+        return sum(int(marks[0]) for marks in found), f"{self.names[file]}:{row}"
 
     def lengths(self) -> np.ndarray:
         """Tokens of each document, int64 [documents]."""
-        ends = [np.load(self._folder / f"{i:05d}.ends.npy") for i in range(len(self._records))]
+        ends = [np.load(self.folder / f"{i:05d}.ends.npy") for i in range(len(self._records))]
         return np.concatenate([np.diff(shard, prepend=0) for shard in ends] or [np.empty(0, dtype=np.int64)])
 
     def read(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
@@ -161,13 +164,13 @@ class TokenStore:
         within = document - self._first_documents[shard]
         runs = self._records[shard]["places"]
         first, file, row = runs[bisect_right(runs, within, key=lambda run: run[0]) - 1]
-        return f"{self._names[file]}:{row + within - first}"
+        return f"{self.names[file]}:{row + within - first}"
 
     def _maps(self, shard: int) -> tuple[np.ndarray, np.ndarray | None]:
         tokens = self._tokens[shard]
         if tokens is None:
-            tokens = self._tokens[shard] = _mapped(self._folder / f"{shard:05d}.tokens.npy")
-            path = self._folder / f"{shard:05d}.trained.npy"
+            tokens = self._tokens[shard] = _mapped(self.folder / f"{shard:05d}.tokens.npy")
+            path = self.folder / f"{shard:05d}.trained.npy"
             self._trained[shard] = _mapped(path) if path.exists() else None
         return tokens, self._trained[shard]
 

@@ -74,8 +74,8 @@ class LanguageModelTask(TrainingTask):
 
     def build_model(self) -> nn.Module:
         """Build or load the recipe's model, with its adapter. Raises UserError where model and data don't fit."""
-        recipe, data = self.recipe, self.module.data
-        self.language = load_model(recipe.model, data.tokenizer, row_length=data.row_length, seed=recipe.training.seed)
+        recipe = self.recipe
+        self.language = self.load_language()
         self._require_fit()
         if recipe.adapter is not None:
             if recipe.adapter.type == "qlora":
@@ -87,6 +87,11 @@ class LanguageModelTask(TrainingTask):
         if recipe.training.compile:
             compile_blocks(self.language.network)
         return self.language.network
+
+    def load_language(self) -> LanguageModel:
+        """The recipe's model before an adapter is added."""
+        recipe, data = self.recipe, self.module.data
+        return load_model(recipe.model, data.tokenizer, row_length=data.row_length, seed=recipe.training.seed)
 
     def build_optimizer(self, model: nn.Module) -> Optimizer:
         """The recipe's optimizer."""

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import pytest
 
 from nexa.testing.backend import BackendContract
-from nexa_axolotl.environment import VARIABLE
+
+VARIABLE = "NEXA_AXOLOTL_PYTHON"
 
 pytestmark = [
     pytest.mark.skipif(
@@ -24,4 +25,4 @@ class TestAxolotlBackend(BackendContract):
     """Runs of a two-layer model on CPU; each starts Axolotl, which takes tens of seconds."""
 
     plugin_name = "axolotl"
-    overrides: ClassVar[Mapping[str, Any]] = {"data.packing": False}
+    overrides: ClassVar[Mapping[str, Any]] = {"data.packing": False, "environment.name": os.environ.get(VARIABLE, "")}

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from nexa.conformance.model import write_model
 from nexa.settings_report import CORE_FIELDS
 from nexa.testing.reads import recorded_reads
 from nexa.testing.recipes import tiny_recipe
@@ -46,7 +47,8 @@ def test_real_runs_read_every_setting_that_counts(tmp_path: Path) -> None:
     """What `effective` lists is what training looks at, over runs that together use every part of the engine."""
     counts: set[str] = set()
     read: set[str] = set()
-    for number, context in enumerate([{}, *CONTEXTS]):
+    adapted = {"model": {"name": str(write_model(tmp_path / "model"))}, "adapter": {"rank": 4}}
+    for number, context in enumerate([adapted, *CONTEXTS]):
         recipe = tiny_recipe(tmp_path / str(number), {"training.save_every_steps": None, **context})
         assert list(TorchBackend().check(recipe)) == []
         counts |= set(TorchBackend().effective(recipe)) & set(recipe.leaf_paths())

@@ -16,8 +16,8 @@ from textual.widgets import LoadingIndicator, Static
 from nexa import units
 from nexa.errors import NexaError
 from nexa.text import sanitize
-from nexa.tui.launching import defects_told, plan_form
-from nexa.tui.threads import deliver
+from nexa.tui.launching import plan_form
+from nexa.tui.threads import defects_told, deliver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +82,7 @@ class PlanScreen(ModalScreen[bool]):
         try:
             plan = plan_form(self._form, self._services)
             attempt = example_attempt(plan.runs_dir)
-            with defects_told():
+            with defects_told("launch --dry-run"):
                 commands = commands_text(plan, plan.submission(attempt), plan.worker_argv(attempt))
             found: _Planned | NexaError = _Planned(plan=plan, commands=commands, forecast=forecast(plan))
         except NexaError as error:

@@ -1,11 +1,13 @@
 """Nexa's contract tests, run against this package."""
 
 from nexa.testing.backend import BackendContract
+from nexa.testing.conformance import ConformanceContract
 from nexa.testing.distiller import DistillerContract
 from nexa.reward import Completion
 from nexa.testing.observer import ObserverContract
 from nexa.testing.reward import RewardContract
 from nexa.testing.scheduler import SchedulerContract
+from nexa.testing.settings import SettingsContract
 from nexa.testing.task import TaskContract
 
 
@@ -13,6 +15,15 @@ class TestBackend(BackendContract):
     plugin_name = "echo"
     overrides = {"model": {"name": "byte-counts"}}
     slow_overrides = {**BackendContract.slow_overrides, "echo.delay_seconds": 0.02}
+
+
+class TestSettings(SettingsContract):
+    plugin_name = "echo"
+    overrides = {"model": {"name": "byte-counts"}}
+
+
+class TestConformance(ConformanceContract):
+    plugin_name = "echo"
 
 
 class TestScheduler(SchedulerContract):

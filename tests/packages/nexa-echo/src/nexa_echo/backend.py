@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nexa.backend import (
     Answer,
@@ -22,30 +23,27 @@ from nexa.backend import (
     SettingAnswer,
 )
 from nexa.errors import Problem
-from nexa_echo.bytecounts import SYMBOLS, ByteCounts, read_documents
+from nexa.settings_report import CORE_FIELDS
+from nexa_echo.bytecounts import MODEL_NAME, SYMBOLS, ByteCounts, read_documents
 
 if TYPE_CHECKING:
     from nexa.recipe.schema import Recipe
     from nexa.worker.context import RunContext
 
-MODEL_NAME = "byte-counts"
 _BYTES_PER_COUNT = 8
 
-# Fields that Nexa itself acts on, and those that `run` reads.
-_HONOURED = (
-    "schema_version", "extends", "description", "tags", "method", "backend", "scheduler", "run.name", "meta",
-    "artifacts.store_uri", "artifacts.labels", "tracking.observers", "checkpointing.keep_last", "plugin_options",
-    "cluster.num_nodes", "cluster.processes_per_node", "cluster.cpus_per_node", "cluster.memory_per_node",
-    "cluster.time_limit", "cluster.stop_lead_seconds", "cluster.max_restarts",
-    "environment.name", "environment.container", "environment.runtime", "environment.python", "environment.mounts",
-    "environment.shm_size", "environment.options",
-    "model.name", "data.remote_uri", "data.dataset_version", "training.max_steps", "training.microbatch_size_per_gpu",
-    "training.save_every_steps", "training.log_every_steps",
+# What `run` reads of a recipe, beside its own section.
+_READ = (
+    "data.remote_uri", "training.max_steps", "training.microbatch_size_per_gpu", "training.save_every_steps",
+    "training.log_every_steps", "training.seed",
 )  # fmt: skip
-_TRANSLATED = {
-    "training.seed": "nothing is random",
-    "cluster.threads_per_process": "always one thread",
-    "checkpointing.save_optimizer": "the counts are all there is to save",
+# What is the way it is: these can be left out, or say so.
+_FIXED = {
+    "model.name": (MODEL_NAME, "echo trains no other model than byte-counts"),
+    "data.packing": (True, "echo has no rows to pack"),
+    "cluster.threads_per_process": (1, "echo computes with one thread"),
+    "cluster.gpus_per_node": (0, "echo uses no GPU"),
+    "checkpointing.save_optimizer": (True, "the counts are all there is to save"),
 }
 
 
@@ -63,8 +61,12 @@ class EchoBackend(Backend):
         return problems
 
     def settings(self, recipe: Recipe) -> Sequence[SettingAnswer]:
-        """Everything that is neither honoured nor translated is refused."""
-        return [_answer(path) for path in recipe.leaf_paths()]
+        """What is read is honoured, what is fixed is honoured where it is as it is, all else is refused."""
+        return [_answer(recipe, path) for path in recipe.leaf_paths()]
+
+    def effective(self, recipe: Recipe) -> Mapping[str, Any]:
+        """What `run` reads, by the recipe's own names."""
+        return read_settings(recipe.document())
 
     def plan(self, recipe: Recipe, resources: Resources) -> LaunchSpec:
         """The worker runs in this environment."""
@@ -100,11 +102,12 @@ class EchoBackend(Backend):
         )
 
     def run(self, context: RunContext) -> RunResult:
-        """Take one microbatch a step, in file order; the position follows from the step alone."""
-        training = context.recipe["training"]
-        total, size = training["max_steps"], training["microbatch_size_per_gpu"]
-        delay = context.recipe.get("echo", {}).get("delay_seconds", 0.0)
-        documents = read_documents(Path(context.recipe["data"]["remote_uri"]))
+        """Take one microbatch a step, in an order that the seed decides; the position follows from the step alone."""
+        given = read_settings(context.recipe)
+        total, size = given["training.max_steps"], given["training.microbatch_size_per_gpu"]
+        save_every, log_every = given["training.save_every_steps"], given["training.log_every_steps"]
+        documents = read_documents(Path(given["data.remote_uri"]))
+        random.Random(given["training.seed"]).shuffle(documents)
         model, step = ByteCounts.load(context.resume_from) if context.resume_from else (ByteCounts(), 0)
         saver = _Saver(context, model, saved_step=step)
         stop, loss = None, 0.0
@@ -113,12 +116,12 @@ class EchoBackend(Backend):
             loss = model.loss(batch)
             model.learn(batch)
             step += 1
-            if context.rank == 0 and (step % training["log_every_steps"] == 0 or step == total):
+            if context.rank == 0 and (step % log_every == 0 or step == total):
                 context.events.write("metrics", step=step, values={"loss": loss})
                 context.events.write("progress", phase="training", step=step, total_steps=total)
-            if training["save_every_steps"] and step % training["save_every_steps"] == 0:
+            if save_every and step % save_every == 0:
                 saver.save(step, loss)
-            time.sleep(delay)
+            time.sleep(given["echo.delay_seconds"])
             stop = context.stop_requested()
         saver.save(step, loss)
         state = RunState.COMPLETED if step >= total else RunState.STOPPED
@@ -166,10 +169,27 @@ class _Saver:
         self._saved_step = step
 
 
-def _answer(path: str) -> SettingAnswer:
-    if path in _HONOURED:
-        return SettingAnswer(path=path, answer=Answer.HONOURED)
-    if path in _TRANSLATED:
-        return SettingAnswer(path=path, answer=Answer.TRANSLATED, detail=_TRANSLATED[path])
-    return SettingAnswer(path=path, answer=Answer.REFUSED, detail="echo has no such thing")
+def read_settings(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that training depends on, by dotted key, out of a recipe document."""
+    values = {path: _value(document, path) for path in _READ}
+    return {**values, "echo.delay_seconds": document.get("echo", {}).get("delay_seconds", 0.0)}
 
+
+def _value(document: Mapping[str, Any], path: str) -> Any:
+    value: Any = document
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _answer(recipe: Recipe, path: str) -> SettingAnswer:
+    if path in _FIXED:
+        fixed, reason = _FIXED[path]
+        value = _value(recipe.document(), path)
+        honoured = value is None or value == fixed
+        return SettingAnswer(
+            path=path, answer=Answer.HONOURED if honoured else Answer.REFUSED, detail="" if honoured else reason
+        )
+    if path in _READ or path in CORE_FIELDS:
+        return SettingAnswer(path=path, answer=Answer.HONOURED)
+    return SettingAnswer(path=path, answer=Answer.REFUSED, detail="echo has no such thing")

@@ -5,7 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import nexa
-from nexa.specs import BackendSpec, DistillerSpec, ObserverSpec, RecipeFolder, RewardSpec, SchedulerSpec, TaskSpec
+from nexa.specs import (
+    BackendSpec,
+    Conformance,
+    DistillerSpec,
+    ObserverSpec,
+    RecipeFolder,
+    RewardSpec,
+    SchedulerSpec,
+    TaskSpec,
+)
+from nexa_echo.bytecounts import MODEL_NAME
 
 
 @nexa.hookimpl
@@ -19,6 +29,7 @@ def nexa_register_backends() -> list[BackendSpec]:
             options_model="nexa_echo.options:EchoOptions",
             methods=("sft", "pretrain"),
             capabilities=frozenset({"chat", "estimate", "resume"}),
+            conformance=Conformance(overrides={"model.name": MODEL_NAME}),
         )
     ]
 

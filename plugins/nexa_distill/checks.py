@@ -1,0 +1,90 @@
+"""What keeps a student from being trained, found on the launching machine without torch."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nexa.errors import NexaError, Problem
+
+if TYPE_CHECKING:
+    from nexa.recipe.schema import Recipe
+
+_MODES = {
+    "sequence": "sequence-level students are trained with method: sft on what `nexa distill text` wrote",
+    "on_policy": "the torch backend does not write text in its steps",
+}
+
+
+def find_problems(recipe: Recipe) -> Iterator[Problem]:
+    """Every problem of the section `distill`, each with its key."""
+    distill = recipe.distill
+    if distill.mode in _MODES:
+        yield Problem(path="distill.mode", message=_MODES[distill.mode], hint="set distill.mode to offline or online")
+        return
+    if recipe.data.streaming:
+        yield Problem(
+            path="data.streaming",
+            message="students need rows that are known before the run",
+            hint="set data.streaming=false",
+        )
+    if distill.cross_tokenizer != "refuse":
+        yield Problem(
+            path="distill.cross_tokenizer",
+            message="the torch backend compares models of one tokenizer alone",
+            hint="set distill.cross_tokenizer=refuse",
+        )
+    if distill.student_layers is not None and recipe.adapter is not None:
+        yield Problem(
+            path="distill.student_layers",
+            message="an adapter is saved without the model it changes, and a pruned one lies nowhere",
+            hint="leave adapter out, or save the pruned model first and name it in model.name",
+        )
+    yield from _of_dataset(recipe) if distill.mode == "offline" else _of_teacher(recipe)
+
+
+def _of_dataset(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.distill.dataset is None:
+        yield Problem(
+            path="distill.dataset",
+            message="an offline student learns from recorded predictions, and none are named",
+            hint="make some with: nexa distill capture RECIPE; or set distill.mode=online",
+        )
+        return
+    if importlib.util.find_spec("numpy") is None:
+        return
+    from nexa_distill.dataset import read_index
+
+    try:
+        _, index = read_index(Path(recipe.distill.dataset))
+    except NexaError as error:
+        yield Problem(path="distill.dataset", message=error.message, hint=error.hint)
+        return
+    captured = float(index["record"]["temperature"])
+    if captured != recipe.distill.temperature:
+        yield Problem(
+            path="distill.temperature",
+            message=f"{recipe.distill.dataset} was captured at {captured:g}: what was left out of a record can't be "
+            "reshaped afterwards",
+            hint=f"set distill.temperature={captured:g}, or capture again",
+        )
+
+
+def _of_teacher(recipe: Recipe) -> Iterator[Problem]:
+    from nexa_torch.architectures import ARCHITECTURES
+    from nexa_torch.sources import resolve_source
+
+    name = recipe.distill.teacher or recipe.model.name
+    if name in ARCHITECTURES:
+        yield Problem(
+            path="distill.teacher",
+            message=f"{name!r} is an architecture with random weights, which teach nothing",
+            hint="set distill.teacher to a folder, a hub id, a GGUF file or pkg:PACKAGE/FILE",
+        )
+        return
+    try:
+        resolve_source(name)
+    except NexaError as error:
+        yield Problem(path="distill.teacher", message=error.message, hint=error.hint)

@@ -1,0 +1,81 @@
+"""Token rows with what a teacher predicted at their positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from nexa_distill.matching import RecordedRows, open_matching
+from nexa_torch.data.language import LanguageDataModule, TokenBatch, collate
+from nexa_torch.data.module import GlobalSampler, row_loader
+from nexa_torch.data.rows import IGNORED, Batch, Rows
+
+RECORDED = "teacher"
+"""Key of a batch under which recorded predictions stand."""
+
+
+class DistillDataModule(LanguageDataModule):
+    """The recipe's rows; for an offline student with the recorded predictions of `distill.dataset`.
+
+    recorded: those predictions, from `setup` on; None for other modes.
+    """
+
+    recorded: RecordedRows | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open rows and predictions. Raises UserError and DataError where they do not belong together."""
+        super().setup(stage)
+        if self.recipe.distill.mode == "offline" and self.recorded is None:
+            assert isinstance(self.data.train, Rows), "streamed data is refused before"
+            self.recorded = RecordedRows(self.data.train, open_matching(self.recipe, self.data))
+
+    def train_dataloader(self, rank: int, world_size: int) -> tuple[DataLoader[TokenBatch], GlobalSampler]:
+        """Loader of this rank's microbatches."""
+        if self.recorded is None:
+            return super().train_dataloader(rank, world_size)
+        assert isinstance(self.data.train, Rows)
+        dataset = RecordedDataset(self.data.train, self.recorded)
+        return row_loader(self.recipe, dataset, rank, world_size, train=True, collate=collate_recorded)
+
+    def lineage(self) -> dict[str, Any]:
+        """Training data, and the distilled dataset by its teacher and files."""
+        own = super().lineage()
+        if self.recorded is None:
+            return own
+        index = self.recorded.dataset.index
+        shards = [shard["sha256"] for shard in index["shards"]]
+        return {**own, "distilled": {"teacher": index["teacher"], "record": index["record"], "shards": shards}}
+
+
+class RecordedDataset(Dataset[Any]):
+    """Token rows and their predictions, a whole microbatch in one call."""
+
+    def __init__(self, rows: Rows, recorded: RecordedRows) -> None:
+        self._rows, self._recorded = rows, recorded
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> tuple[Batch, dict[str, np.ndarray]]:
+        """One row."""
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Batch, dict[str, np.ndarray]]:
+        """Rows as wide as the longest of them, and the predictions of their labelled positions."""
+        batch = self._rows.take(list(indices))
+        labelled = batch.labels.ravel() != IGNORED
+        places = self._rows.places(indices, batch.input_ids.shape[1]).ravel()[labelled]
+        return batch, self._recorded.entries(places, batch.input_ids.ravel()[labelled])
+
+
+def collate_recorded(item: tuple[Batch, dict[str, np.ndarray]]) -> TokenBatch:
+    """The batch as tensors; positions of the predictions count the labelled ones, row by row."""
+    batch, entries = item
+    return {
+        **collate(batch),
+        RECORDED: {name: array if name == "ends" else torch.from_numpy(array) for name, array in entries.items()},
+    }

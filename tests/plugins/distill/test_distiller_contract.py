@@ -1,0 +1,19 @@
+"""The distiller `logits` against the contract of every distiller."""
+
+from __future__ import annotations
+
+import pytest
+
+from nexa.testing.distiller import DistillerContract
+
+
+class TestLogits(DistillerContract):
+    """`logits` with a small teacher."""
+
+    plugin_name = "logits"
+
+    @pytest.fixture(autouse=True)
+    def _with_a_teacher(self, teacher, monkeypatch):
+        monkeypatch.setattr(
+            type(self), "overrides", {"distill.teacher": str(teacher), "distill.capture.shard_tokens": 500}
+        )
