@@ -22,5 +22,6 @@ def nexa_register_backends() -> Iterable[BackendSpec]:
             methods=("pretrain", "sft"),
             requirements=("axolotl==0.19.0", "torch==2.13.0"),
             probes=("axolotl", "torch"),
+            importer="nexa_axolotl.importing:import_configuration",
         )
     ]

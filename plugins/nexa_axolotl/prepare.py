@@ -20,8 +20,7 @@ from nexa.files import write_json
 from nexa.recipe.schema import Recipe
 from nexa.worker.session import read_plan
 from nexa_axolotl.layout import Layout
-from nexa_axolotl.options import own_options
-from nexa_axolotl.render import DATA_KEYS, Inputs, render
+from nexa_axolotl.render import Inputs, encodes_rows, model_needs_folder, render
 from nexa_axolotl.yaml_text import to_yaml
 
 if TYPE_CHECKING:
@@ -58,13 +57,8 @@ def prepare(recipe: Recipe, layout: Layout, *, attempt: int) -> dict[str, Any]:
 
 
 def _prepared(recipe: Recipe, layout: Layout) -> dict[str, Any]:
-    from nexa_torch.data.tokenizer import load_tokenizer, row_length
-
-    if any(key in own_options(recipe) for key in DATA_KEYS):
-        tokenizer = load_tokenizer(recipe.model)
-        tokenizer.save_pretrained(str(layout.tokenizer))
-        length = row_length(recipe.model)
-        return {"base_model": _base_model(recipe, tokenizer, layout, length), "row_length": length}
+    if not encodes_rows(recipe):
+        return _model_alone(recipe, layout)
     from nexa_torch.data.prepare import prepare_data
 
     data = prepare_data(unpacked(recipe))
@@ -83,6 +77,20 @@ def _prepared(recipe: Recipe, layout: Layout) -> dict[str, Any]:
         "summary": data.summary,
         "warnings": list(data.warnings),
     }
+
+
+def _model_alone(recipe: Recipe, layout: Layout) -> dict[str, Any]:
+    """What Axolotl needs that encodes its data itself: nothing but the model's name, where it reads it by itself."""
+    if not model_needs_folder(recipe) and recipe.model.max_seq_len is not None:
+        return {"base_model": recipe.model.name, "row_length": recipe.model.max_seq_len}
+    from nexa_torch.data.tokenizer import load_tokenizer, row_length
+
+    length = row_length(recipe.model)
+    if not model_needs_folder(recipe):
+        return {"base_model": recipe.model.name, "row_length": length}
+    tokenizer = load_tokenizer(recipe.model)
+    tokenizer.save_pretrained(str(layout.tokenizer))
+    return {"base_model": _base_model(recipe, tokenizer, layout, length), "row_length": length}
 
 
 def unpacked(recipe: Recipe) -> Recipe:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from nexa.worker.context import RunContext
 
 PREPARER = "NEXA_PREPARE_PYTHON"
+"""Variable that names the interpreter which launched the run."""
+SECTION = "axolotl"
 _POLL_SECONDS = 0.1
 _SETTLE_SECONDS = 60.0
 
@@ -40,6 +42,7 @@ def run_training(context: RunContext) -> RunResult:
         prepared = preparation.finish()
     finally:
         preparation.close()
+    _require_known_keys(context)
     session = hooks.Session(
         context=context,
         save_optimizer=bool((context.recipe.get("checkpointing") or {}).get("save_optimizer", True)),
@@ -139,6 +142,19 @@ def _import_axolotl() -> Any:
             hint="see what is missing there: nexa env verify",
         ) from error
     return hooks
+
+
+def _require_known_keys(context: RunContext) -> None:
+    """Compare own keys with Axolotl's schema, where the launching machine could not see it. Raises UserError."""
+    own = context.recipe.get(SECTION) or {}
+    if not own or not (context.recipe.get("environment") or {}).get("container"):
+        return
+    from nexa_axolotl.schema import AxolotlSchema
+    from nexa_axolotl.schema_dump import describe
+
+    problems = [str(problem) for problem in AxolotlSchema.from_document(describe()).problems(own, section=SECTION)]
+    if problems:
+        raise UserError("; ".join(problems))
 
 
 def _resume_folder(context: RunContext, layout: Layout) -> Path | None:

@@ -17,7 +17,7 @@ from nexa_axolotl.names import (
     SCHEDULES,
 )
 from nexa_axolotl.options import own_options
-from nexa_axolotl.render import DATA_KEYS, MIN_STEPS_OF_A_RISE
+from nexa_axolotl.render import MIN_STEPS_OF_A_RISE, encodes_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,7 @@ def answer_settings(recipe: Recipe) -> Sequence[SettingAnswer]:
     answers = []
     for path in Recipe.leaf_paths():
         refusal = _REFUSALS[path](recipe) if path in _REFUSALS else _by_section(path, recipe)
-        translation = _TRANSLATIONS[path](recipe) if path in _TRANSLATIONS else None
+        translation = _own_word(path, recipe) or (_TRANSLATIONS[path](recipe) if path in _TRANSLATIONS else None)
         if refusal is not None:
             answers.append(SettingAnswer(path=path, answer=Answer.REFUSED, detail=refusal))
         elif translation is not None:
@@ -48,6 +48,16 @@ def answer_settings(recipe: Recipe) -> Sequence[SettingAnswer]:
         else:
             answers.append(SettingAnswer(path=path, answer=Answer.HONOURED))
     return answers
+
+
+def _own_word(path: str, recipe: Recipe) -> str | None:
+    """What the section `axolotl` says in place of a field that the recipe leaves at its default."""
+    own = own_options(recipe)
+    said = [f"{key}: {_text(own[key])}" for key in _OWN_WORDS.get(path, ()) if own.get(key) is not None]
+    unsaid = [key for key in _OWN_WORDS.get(path, ()) if key in own and own[key] is None]
+    if said:
+        return f"the section axolotl says {', '.join(said)}"
+    return f"the section axolotl leaves {', '.join(unsaid)} to Axolotl" if unsaid else None
 
 
 def _by_section(path: str, recipe: Recipe) -> str | None:
@@ -61,7 +71,7 @@ def _refused(reason: str) -> _Rule:
 
 
 def _prepared(recipe: Recipe) -> str | None:
-    return _OWN_DATA if any(key in own_options(recipe) for key in DATA_KEYS) else None
+    return None if encodes_rows(recipe) else _OWN_DATA
 
 
 def _architecture_only(recipe: Recipe) -> str | None:
@@ -297,10 +307,38 @@ def _distributed(recipe: Recipe) -> str | None:
 
 
 def _seed(recipe: Recipe) -> str | None:
-    return f"seed: {recipe.training.seed}; the order of rows is Axolotl's own"
+    return (
+        f"seed: {recipe.training.seed}; Axolotl orders the rows by it, and makes an adapter's first weights before it"
+    )
+
+
+_OWN_WORDS: Mapping[str, tuple[str, ...]] = {
+    "training.precision": ("bf16", "fp16", "tf32"),
+    "training.seed": ("seed",),
+    "training.compile": ("torch_compile",),
+    "training.max_grad_norm": ("max_grad_norm",),
+    "training.activation_checkpointing": ("gradient_checkpointing",),
+    "training.save_every_steps": ("save_strategy", "saves_per_epoch", "save_steps"),
+    "training.eval_every_steps": ("eval_strategy", "evals_per_epoch", "eval_steps"),
+    "data.packing": ("sample_packing",),
+    "data.loader_workers": ("dataloader_num_workers",),
+    "optimizer.name": ("optimizer",),
+    "optimizer.weight_decay": ("weight_decay",),
+    "optimizer.betas": ("adam_beta1", "adam_beta2"),
+    "optimizer.eps": ("adam_epsilon",),
+    "optimizer.scheduler.name": ("lr_scheduler",),
+    "optimizer.scheduler.warmup_steps": ("warmup_ratio", "warmup_steps"),
+    "model.tokenizer": ("tokenizer_config",),
+}
+"""Axolotl's keys that stand for a field of the recipe, where its section names them."""
+
+
+def _remote_uri(recipe: Recipe) -> str | None:
+    return None if encodes_rows(recipe) else "named for people; Axolotl reads datasets of the section axolotl"
 
 
 _TRANSLATIONS: Mapping[str, _Rule] = {
+    "data.remote_uri": _remote_uri,
     "model.name": _base_model,
     "model.tokenizer": _tokenizer,
     "model.chat_template": _when("model.chat_template", "in the tokenizer's folder; the rows are encoded with it"),

@@ -56,6 +56,12 @@ class HfBackend(Backend):
 
         return answer_settings(recipe)
 
+    def effective(self, recipe: Recipe) -> Mapping[str, Any]:
+        """Return the arguments of transformers and TRL as the worker makes them, and what Nexa heeds beside them."""
+        from nexa_hf.effective import effective
+
+        return effective(recipe)
+
     def plan(self, recipe: Recipe, resources: Resources) -> LaunchSpec:
         """Workers run in this interpreter, one process per GPU or as many as the recipe says."""
         return LaunchSpec(

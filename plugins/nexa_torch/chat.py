@@ -55,18 +55,21 @@ def open_chat(checkpoint: Path) -> TorchChatSession:
     if not checkpoint.is_dir():
         raise UserError(f"checkpoint folder {checkpoint} does not exist")
     quiet_libraries()
-    adapter_config = checkpoint / _ADAPTER_CONFIG
-    network = (
-        _adapted(checkpoint, json.loads(adapter_config.read_text(encoding="utf-8")))
-        if adapter_config.is_file()
-        else _whole(checkpoint)
-    )
+    network = load_checkpoint(checkpoint)
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"the tokenizer in {checkpoint} can't be loaded: {error}") from error
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return TorchChatSession(network.to(device).eval(), tokenizer)
+
+
+def load_checkpoint(checkpoint: Path) -> PreTrainedModel:
+    """The model of a checkpoint folder, an adapter's with its update added to the base model. Raises UserError."""
+    adapter_config = checkpoint / _ADAPTER_CONFIG
+    if adapter_config.is_file():
+        return _adapted(checkpoint, json.loads(adapter_config.read_text(encoding="utf-8")))
+    return _whole(checkpoint)
 
 
 def _whole(checkpoint: Path) -> PreTrainedModel:

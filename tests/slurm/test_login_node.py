@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from login_node import HOST, LoginNode, missing
-from workspace import Workspace, make_workspace, until
+from slurm_runs import nexa
+from workspace import until
 
 from nexa.errors import UserError
 from nexa.runs.actions import requeue, stop
@@ -49,16 +50,6 @@ def _no_slurm_here(login, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def workspace(cluster, tmp_path) -> Workspace:
-    """A folder on the file system that both sides see."""
-    made = make_workspace(tmp_path / "work")
-    made.install_echo()
-    yield made
-    cluster.command("scancel", "--user=root", check=False)
-    cluster.wait_idle()
-
-
-@pytest.fixture
 def place(login) -> Place:
     """The login node as a client names it."""
     return Place(host=HOST, ssh_config=str(login.ssh_config))
@@ -68,13 +59,6 @@ def words(login, *more) -> tuple[str, ...]:
     """A launch through the login node."""
     through = (f"slurm.host={HOST}", f"slurm.ssh_config={login.ssh_config}")
     return ("launch", "echo.yaml", "--scheduler", "slurm", *through, *more)
-
-
-def nexa(workspace, *arguments, exit_code=0):
-    """Run a command that sees nexa-echo, without Slurm."""
-    outcome = workspace.nexa(*arguments, **workspace.echo_variables())
-    assert outcome.exit_code == exit_code, outcome.out + outcome.err
-    return outcome
 
 
 def newest(workspace) -> Run:

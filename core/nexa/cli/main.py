@@ -48,6 +48,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "verify-resume": CommandEntry(
         "nexa.cli.verify_resume:command", "Cut and resume a run, and compare it bit by bit.", "Prepare"
     ),
+    "distill": CommandEntry("nexa.cli.distill:command", "Record a teacher, and compare students with it.", "Prepare"),
     "prepare": CommandEntry("nexa.cli.prepare:command", "Make a recipe's data ready before a run.", "Prepare"),
     "data": CommandEntry("nexa.cli.data:command", "Look at data as training sees it.", "Prepare"),
     "plugins": CommandEntry("nexa.cli.plugins:command", "List plugins and what is wrong with them.", "Prepare"),
