@@ -10,8 +10,8 @@ respect to the logits are
     reverse KL, JSD   α · T · c · q (s − Σ q s)               s = log q − log p, c = 1; or log q − log mixture, 1 − β
 
 The first is Hinton et al. 2015 (arXiv 1503.02531) with T² where it belongs, in the gradient too; that weights may be
-draws and must not be normalised is Anshumann et al. 2025 (arXiv 2503.16870); the generalised Jensen-Shannon divergence is
-Agarwal et al. 2024 (arXiv 2306.13649).
+draws and must not be normalised is Anshumann et al. 2025 (arXiv 2503.16870); the generalised Jensen-Shannon divergence
+is Agarwal et al. 2024 (arXiv 2306.13649).
 """
 
 from __future__ import annotations

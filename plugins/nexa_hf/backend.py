@@ -115,6 +115,10 @@ class HfBackend(Backend):
         """Load a checkpoint folder, or an adapter with its base model, for `nexa chat`."""
         return TorchBackend().open_chat(checkpoint)
 
+    def export(self, checkpoint: Path, destination: Path, *, merge: bool) -> Mapping[str, Any]:
+        """Write a checkpoint's model for transformers or PEFT; see `nexa.backend.Backend.export`."""
+        return TorchBackend().export(checkpoint, destination, merge=merge)
+
 
 def _require_packages() -> None:
     """Raise UserError naming packages that are missing or don't fit, with what to type."""

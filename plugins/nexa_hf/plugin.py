@@ -26,7 +26,7 @@ def nexa_register_backends() -> Iterable[BackendSpec]:
             summary="Hugging Face: transformers.Trainer, TRL and PEFT, with FSDP or DeepSpeed through accelerate",
             factory=FACTORY,
             options_model="nexa_hf.options:HfOptions",
-            capabilities=frozenset({"chat", "estimate", "language-model", "prepare", "resume"}),
+            capabilities=frozenset({"chat", "estimate", "export", "language-model", "prepare", "resume"}),
             conformance=Conformance(differences=DIFFERENCES),
             methods=tuple(METHODS),
         )

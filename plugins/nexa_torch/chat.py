@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nexa.backend import ChatSession
 from nexa.errors import UserError
 from nexa_torch.generation import chat_prompt, chat_stop_tokens, decode_stream, generate_tokens, text_prompt
+from nexa_torch.identity import require_base
 from nexa_torch.models import load_network, quiet_libraries
 from nexa_torch.sources import ModelSource, resolve_source
 
@@ -81,6 +82,9 @@ def _adapted(checkpoint: Path, config: Mapping[str, Any]) -> PreTrainedModel:
     from peft import PeftModel
 
     base: ModelSource = resolve_source(str(config["base_model_name_or_path"]))
+    if config.get("task_type") == "SEQ_CLS":
+        raise UserError(f"{checkpoint} is the adapter of a reward model, which scores answers and writes none")
     network = load_network(base, revision=config.get("revision"))
+    require_base(network, checkpoint, base.name)
     merged: PreTrainedModel = PeftModel.from_pretrained(network, str(checkpoint)).merge_and_unload()
     return merged

@@ -12,12 +12,14 @@ import pytest
 from nexa.errors import UserError
 from nexa.tui.app import NexaApp
 from nexa.tui.ascii_filter import to_ascii
+from nexa.tui.contrast import contrast_ratio
 from nexa.tui.help import HelpScreen
 from nexa.tui.keys import HEADINGS, KEYS, all_keys, check_keymap
 from nexa.tui.palette import NexaCommands
 from nexa.tui.preferences import Preferences
 from nexa.tui.screens import SCREENS, entry_named
 from nexa.tui.themes import THEMES
+from nexa.tui.widgets.table import RowTable
 
 
 def test_number_keys_open_the_six_screens(site, drive):
@@ -180,6 +182,31 @@ def test_ascii_draws_nothing_else(site, drive, until, text_of):
 
 def test_ascii_stand_ins_are_as_wide_as_what_they_stand_for():
     assert to_ascii("│ é ⣿⠁ 名 ● ∞") == "| e #. ?? * ?"
+
+
+def test_the_cursor_hides_no_text(site, drive, until, text_of):
+    """In every theme, each cell under the cursor has a contrast of at least 3 (WCAG 2.2)."""
+    for name, end in (("a", "failed"), ("b", None), ("c", "stopped")):
+        site.run(name, end=end)
+    app = NexaApp(site.services())
+    low = []
+
+    async def script(pilot):
+        await until(pilot, lambda: "● running" in text_of(app) and "✗ failed" in text_of(app))
+        table = app.screen.query_one("#runs", RowTable)
+        for _ in THEMES:
+            await pilot.press("T")
+            for row in range(3):
+                table.move_to(row)
+                await pilot.pause()
+                for segment in table.render_line(row + 1):
+                    colours = (segment.style.color.triplet, segment.style.bgcolor.triplet)
+                    if segment.text.strip() and contrast_ratio(*colours) < 3:
+                        low.append((app.theme, segment.text))
+
+    drive(app, script)
+    assert low == []
+    assert contrast_ratio((255, 255, 255), (0, 0, 0)) == pytest.approx(21)
 
 
 def test_no_color_draws_without_colours(site, drive, monkeypatch):

@@ -77,7 +77,7 @@ TAB_WORDS = {
 
 RECIPES = {
     "tiny": "# A first try.\ndescription: Count words\ntags: [tiny, sft]\nmethod: sft\nmodel: {name: words}\n"
-    "data:\n  remote_uri: ../rows.jsonl  # beside this folder\noptimizer:\n  lr: 0.001  # small\n",
+    "data:\n  remote_uri: /data/words.jsonl  # not here\noptimizer:\n  lr: 0.001  # small\n",
     "large": "tags: [large, pretrain]\nmethod: pretrain\nmodel: {name: words}\ndata: {remote_uri: x}\n",
     "broken": "method: [\n",
 }
@@ -243,7 +243,6 @@ def recipes(tmp_path, monkeypatch):
     """Three recipes and the form's first fields: what is added to Nexa later changes no picture."""
     (tmp_path / "nexa.toml").write_text("")
     (tmp_path / "recipes").mkdir()
-    (tmp_path / "rows.jsonl").write_text("{}\n")
     for name, words in RECIPES.items():
         (tmp_path / "recipes" / f"{name}.yaml").write_text(words)
 

@@ -56,6 +56,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "doctor": CommandEntry("nexa.cli.doctor:command", "Check this machine and say what to install.", "Prepare"),
     "artifacts": CommandEntry("nexa.cli.artifacts:command", "List, verify and clean up checkpoints.", "Use"),
     "chat": CommandEntry("nexa.cli.chat:command", "Talk to a checkpoint.", "Use"),
+    "export": CommandEntry("nexa.cli.export:command", "Write a checkpoint's model for other programs.", "Use"),
     "serve": CommandEntry("nexa.cli.serve:command", "Serve a checkpoint to clients of the OpenAI API.", "Use"),
     "generate": CommandEntry("nexa.cli.generate:command", "Continue a text with a checkpoint.", "Use"),
     "plugin": CommandEntry("nexa.cli.plugin:command", "Make a package for a plugin of your own.", "Extend"),

@@ -12,10 +12,12 @@ from textual.binding import Binding
 from textual.containers import Vertical
 from textual.content import Content
 from textual.message import Message
+from textual.strip import Strip
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
 from nexa.text import sanitize_line
+from nexa.tui.contrast import readable
 from nexa.tui.forms.search import search_recipes
 from nexa.tui.keys import bindings
 
@@ -27,6 +29,14 @@ class Choices(OptionList):
     """A list of options with the keys of all lists."""
 
     BINDINGS: ClassVar[list[Binding]] = bindings("move")  # type: ignore[assignment]
+
+    def render_line(self, y: int) -> Strip:
+        """One line; under the cursor no text is lost in its colour."""
+        strip = super().render_line(y)
+        option = next((segment.style.meta.get("option") for segment in strip if segment.style), None)
+        if option is None or option != self.highlighted:
+            return strip
+        return readable(strip, self.get_visual_style("option-list--option-highlighted").rich_style)
 
     def action_open(self) -> None:
         """Choose the highlighted option."""

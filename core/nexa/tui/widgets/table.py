@@ -16,6 +16,7 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from nexa.tui.contrast import readable
 from nexa.tui.keys import bindings
 from nexa.tui.themes import colour_of
 
@@ -246,7 +247,8 @@ class RowTable(ScrollView, Generic[Row], can_focus=True):
             if column.colour is not None and (name := column.colour(row)):
                 style = base + Style(color=colour_of(self.app, name))
             segments.append(Segment(_cell(column.text(row), cells, column.right) + " ", style))
-        return Strip(segments).adjust_cell_length(width, base)
+        strip = Strip(segments).adjust_cell_length(width, base)
+        return readable(strip, base) if at_cursor else strip
 
     def on_click(self, event: events.Click) -> None:
         """Move the cursor to a row, open it with a second click; headings tell the screen."""
