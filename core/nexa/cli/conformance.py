@@ -42,6 +42,8 @@ def command(
     silent = json_path == "-"
     if keep is not None and keep.exists():
         fail(f"{keep} exists", hint="name a folder that does not, for the kit's runs")
+    if json_path is not None and not silent and not Path(json_path).absolute().parent.is_dir():
+        fail(f"{json_path} can't be written: there is no folder {Path(json_path).absolute().parent}")
     with tempfile.TemporaryDirectory(prefix="nexa-conformance-") as temporary:
         folder = keep or Path(temporary)
         report = run_conformance(

@@ -62,7 +62,10 @@ class Laboratory:
         return self.host.create("backend", self.spec.name)
 
     def recipe(self, name: str, more: Mapping[str, Any] | None = None) -> Recipe:
-        """The kit's recipe with its files in a folder of this name. Raises UserError where an override fits no key."""
+        """The kit's recipe with its files in a folder of this name.
+
+        Raises UserError where an override fits no key, or the folder can't be written.
+        """
         from pydantic import ValidationError
 
         values = {**self._overrides, **(more or {})}
@@ -70,12 +73,14 @@ class Laboratory:
             if self.host.options_model(section) is None:
                 raise UserError(f"{section!r} is neither a recipe key nor a plugin with options")
         folder = self.folder / name
-        folder.mkdir(parents=True, exist_ok=True)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             return write_recipe(folder, values, language=LANGUAGE in self.spec.capabilities)
         except ValidationError as error:
             first = error.errors()[0]
             raise UserError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        except OSError as error:
+            raise UserError(f"{folder} can't be written: {error.strerror or error}") from error
 
     @cached_property
     def preview(self) -> Preview:

@@ -35,7 +35,6 @@ class TestHfSettings(SettingsContract):
     contexts: ClassVar[Sequence[Mapping[str, Any]]] = [
         {**HELD_OUT, "adapter.rank": 4, "optimizer.name": "sgd"},
         {"cluster.gpus_per_node": 2, "distributed.strategy": "fsdp", "optimizer.scheduler.name": "wsd"},
-        {"method": "dpo"},
         {"method": "grpo", **REWARDS},
     ]
 
@@ -44,7 +43,7 @@ class TestHfSettings(SettingsContract):
 class TestHfMoreSettings(SettingsContract):
     plugin_name = "hf"
     contexts: ClassVar[Sequence[Mapping[str, Any]]] = [
-        *({"method": name} for name in ("pretrain", "kto", "orpo", "reward")),
+        *({"method": name} for name in ("pretrain", "dpo", "kto", "orpo", "reward")),
         *({"optimizer.name": name} for name in ("adafactor", "lion")),
         {"optimizer.scheduler.name": "cosine_with_restarts", "training.activation_checkpointing": True},
         {"data.remote_uri": "hf:org/rows", "data.validation.split": "test"},
