@@ -130,6 +130,8 @@ GRPO = Method(
     },
     fixed=lambda recipe: {"prediction_loss_only": True, "remove_unused_columns": False, "disable_dropout": False},
     refusals={**REFUSALS, **NO_OFFLOAD},
+    # What the rewards are beside their weights.
+    honoured=("rollouts.rewards",),
     keywords=_keywords,
     count=_count,
     check=_check,
