@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from nexa.backend import Answer
 from nexa.errors import Problem
 from nexa.recipe.schema import Recipe
 from nexa.testing.recipes import tiny_recipe
-from nexa_hf import checks, versions
+from nexa_hf import checks
 from nexa_hf.arguments import nested, training_arguments
 from nexa_hf.backend import HfBackend
 from nexa_hf.fields import argument_names
@@ -162,13 +163,20 @@ def test_fsdp_settings_are_checked_by_name(tmp_path: Path) -> None:
     assert problems(tmp_path, overrides)["hf.fsdp.min_num_param"].hint == "did you mean 'min_num_params'?"
 
 
-def test_versions_that_do_not_fit_are_named_with_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(versions.NEEDED, "trl", ("99.0", "100"))  # type: ignore[arg-type]
-    monkeypatch.setitem(versions.NEEDED, "nexa-not-there", ("1", "2"))  # type: ignore[arg-type]
-    trl, missing = list(versions.package_problems())
-    assert "trl 1.16.0 is installed" in trl.message
-    assert trl.hint == "type: pip install 'trl>=99.0,<100'"
-    assert missing.message == "the hf backend needs the package nexa-not-there"
+def test_versions_that_do_not_fit_are_named() -> None:
+    """By the plan, from what the backend's spec asks for; the installed ones fit."""
+    from nexa.environments.requirements import misfits, needs_of
+    from nexa.plugins import get_host
+    from nexa.specs import BackendSpec
+
+    spec = get_host().spec("backend", "hf")
+    assert isinstance(spec, BackendSpec)
+    needs = needs_of(spec, "nexa-train")
+    packages = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+    installed = {name: metadata.version(name) for name in packages}
+    assert not [reason for reason in misfits(needs, installed, "3.11.9") if any(name in reason for name in packages)]
+    reasons = misfits(needs, {**installed, "trl": "0.9.0"}, "3.11.9")
+    assert any("it has trl 0.9.0, backend hf needs" in reason for reason in reasons)
 
 
 def test_estimates_name_the_faster_engine(tmp_path: Path) -> None:
