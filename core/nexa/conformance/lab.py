@@ -122,6 +122,7 @@ class Laboratory:
             raise CheckError(f"the launch is refused: {error}") from error
         if plan.obstacles:
             raise CheckError(f"the launch is refused: {'; '.join(map(str, plan.obstacles))}")
+        plan.environment.place_code()
         run = create_run(recipe, folder, launch=plan.worker, resources=plan.resources, more=plan.document())
         try:
             outcome = run_attempt(run, resume_from=resume_from)

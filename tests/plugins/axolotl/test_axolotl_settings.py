@@ -17,4 +17,7 @@ class TestAxolotlSettings(SettingsContract):
         {"adapter.type": "lora", "cluster.gpus_per_node": 2, "distributed.strategy": "fsdp"},
         {"optimizer.scheduler.name": "wsd", "training.early_stopping.patience": 3},
         {"method": "pretrain", "data.packing": False},
+        {"method": "dpo"},
+        {"method": "kto", "model.chat_template": None},
+        {"method": "orpo"},
     )

@@ -20,7 +20,11 @@ pytest.importorskip("trl")
 HELD_OUT = {"data.validation.fraction": 0.2, "training.eval_every_steps": 2}
 READ: list[dict[str, Any]] = [
     {**HELD_OUT, "adapter.rank": 4, "samples.prompts": ["Name a colour."], "samples.max_new_tokens": 4},
-    {**HELD_OUT, "training.early_stopping": {"patience": 3}, "training.epochs": 1, "training.max_steps": None},
+    {
+        **HELD_OUT,
+        "training.early_stopping": {"patience": 9, "min_delta": 99.0},
+        **{"training.epochs": 1, "training.max_steps": None, "training.eval_every_epochs": 1},
+    },
 ]
 """Recipes that together use what this backend heeds beside the arguments of transformers and TRL."""
 REWARDS = {"rollouts.rewards": [{"name": "json"}]}
