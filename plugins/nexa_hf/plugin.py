@@ -22,6 +22,8 @@ def nexa_register_backends() -> Iterable[BackendSpec]:
             options_model="nexa_hf.options:HfOptions",
             capabilities=frozenset({"chat", "estimate", "export", "prepare", "resume"}),
             methods=tuple(METHODS),
+            requirements=("nexa-train[hf]",),
+            probes=("torch", "transformers", "trl", "peft", "accelerate", "datasets"),
         )
     ]
 
