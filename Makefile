@@ -88,6 +88,8 @@ docs: $(DEV_READY) ## remake the reference pages from the code
 	$(BIN)/python -m nexa.cli.reference > docs/reference/cli.md.new
 	mv docs/reference/cli.md.new docs/reference/cli.md
 	$(BIN)/python -m nexa.recipe.reference docs/reference/recipe.md
+	$(BIN)/python -m nexa.scaffold.reference > docs/reference/contracts.md.new
+	mv docs/reference/contracts.md.new docs/reference/contracts.md
 	$(BIN)/python -m nexa.tui.reference > docs/reference/tui.md.new
 	mv docs/reference/tui.md.new docs/reference/tui.md
 	$(BIN)/python -m nexa_torch.config_reference > docs/reference/config.md.new

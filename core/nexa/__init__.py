@@ -11,13 +11,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nexa.api import TrainingPipeline, launch, load_training_config, run_training_job, save_run_manifest
+    from nexa.api import (
+        TrainingPipeline,
+        distill_teacher,
+        launch,
+        load_training_config,
+        run_training_job,
+        save_run_manifest,
+    )
     from nexa.artifacts import ArtifactMeta
     from nexa.hookspecs import hookimpl
 
 _EXPORTS = {
     "ArtifactMeta": "nexa.artifacts",
     "TrainingPipeline": "nexa.api",
+    "distill_teacher": "nexa.api",
     "hookimpl": "nexa.hookspecs",
     "launch": "nexa.api",
     "load_training_config": "nexa.api",
@@ -29,6 +37,7 @@ __all__ = [
     "ArtifactMeta",
     "TrainingPipeline",
     "__version__",
+    "distill_teacher",
     "hookimpl",
     "launch",
     "load_training_config",

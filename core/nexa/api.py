@@ -103,6 +103,23 @@ def save_run_manifest(run_dir: str | Path, manifest: Mapping[str, Any]) -> Path:
     return path
 
 
+def distill_teacher(config_path: str | Path, checkpoint: str | Path | None, output_dir: str | Path) -> Path:
+    """Record a teacher's predictions over a recipe's training data and return the index, `distilled_dataset.json`.
+
+    checkpoint: the teacher's folder, or a hub id; None for the recipe's `distill.teacher`, else its model. Goes on
+    with a capture that was cut short. Raises RecipeError with every problem found.
+    """
+    from nexa.errors import RecipeError
+    from nexa.plugins import get_host
+
+    overrides = {} if checkpoint is None else {"distill.teacher": str(checkpoint)}
+    recipe = _load(config_path, overrides).recipe
+    distiller = get_host().create("distiller", recipe.distill.distiller)
+    if problems := distiller.check(recipe):
+        raise RecipeError(problems)
+    return distiller.capture(recipe, Path(output_dir).absolute())
+
+
 def wait(run: Run, *, timeout: float | None = None) -> RunStatus:
     """Wait until a run has completed and return its status.
 

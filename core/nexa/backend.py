@@ -331,6 +331,16 @@ class Backend(ABC):
         """Load a checkpoint folder for `nexa chat`; offered by backends with capability "chat"."""
         raise UserError(f"{type(self).__name__} can't talk to a checkpoint")
 
+    def export(self, checkpoint: Path, destination: Path, *, merge: bool) -> Mapping[str, Any]:
+        """Write a checkpoint's model into the empty folder `destination`; offered with capability "export".
+
+        The result is for other programs, without trainer state. merge: an adapter becomes part of its base model, and
+        what is returned tells by which `largest_difference` of logits, as a share of the largest, on how many `prompts`
+        it differs from the adapter, within which `tolerance`, and the name of its `base`. Raises UserError where the
+        checkpoint can't be exported so, such as an adapter of other weights than the base model's.
+        """
+        raise UserError(f"{type(self).__name__} exports no checkpoint")
+
     def open_generator(self, checkpoint: Path) -> TextGenerator:
         """Load a checkpoint folder for `nexa serve`; offered by backends with capability "serve"."""
         raise UserError(f"{type(self).__name__} can't serve a checkpoint")

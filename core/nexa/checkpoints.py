@@ -19,12 +19,16 @@ _DEFAULT_BACKEND = "torch"
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint's folder. name: as a person would call it. backend: the plugin that made it."""
+    """A checkpoint's folder. name: as a person would call it. backend: the plugin that made it.
+
+    hash: of its files, empty where no manifest tells.
+    """
 
     name: str
     folder: Path
     backend: str
     method: str | None = None
+    hash: str = ""
 
 
 def find_checkpoint(reference: str, *, store_uri: str | None, warn: Callable[[str], None]) -> Checkpoint:
@@ -97,4 +101,10 @@ def _folder_manifest(folder: Path) -> Mapping[str, Any]:
 def _described(name: str, folder: Path, manifest: Mapping[str, Any]) -> Checkpoint:
     config = manifest.get("config") or {}
     backend = manifest.get("backend") or config.get("backend") or _DEFAULT_BACKEND
-    return Checkpoint(name=name, folder=folder, backend=str(backend), method=config.get("method"))
+    return Checkpoint(
+        name=name,
+        folder=folder,
+        backend=str(backend),
+        method=config.get("method"),
+        hash=str(manifest.get("hash") or ""),
+    )

@@ -1,28 +1,70 @@
-"""The contract of a distiller: capture a teacher's predictions as a dataset artifact."""
+"""The contract of a distiller: record a teacher's predictions as a dataset, and look at dataset and students."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from nexa.errors import UserError
 
 if TYPE_CHECKING:
     from nexa.errors import Problem
     from nexa.recipe.schema import Recipe
 
+DATASET_INDEX = "distilled_dataset.json"
+CaptureProgress = Callable[[str, int, "int | None"], None]
+"""Called with a phase ("loading", "tokenizing", "capturing", "waiting"), how much is done, and of how much."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CaptureEstimate:
-    """Size and time of a capture, quoted before it starts."""
+    """Size of a capture, quoted before it starts: predictions to record, and about how many bytes they take."""
 
     tokens: int
     bytes: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How sure a model is and how often it is right, in bins of equal width from 0 to 1.
+
+    confidence, accuracy: means within each bin, 0 where it is empty; counts: positions in it. error: expected
+    calibration error, the mean of |accuracy − confidence| over positions.
+    """
+
+    confidence: Sequence[float]
+    accuracy: Sequence[float]
+    counts: Sequence[int]
+    error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A student beside its teacher on the same positions.
+
+    kl: mean KL(teacher ‖ student), nats. agreement: share of positions where both find one token likeliest.
+    student_loss, teacher_loss: cross-entropy to the data, nats; their perplexities are e to them.
+    """
+
+    teacher: str
+    student: str
+    positions: int
+    kl: float
+    agreement: float
+    student_loss: float
+    teacher_loss: float
+    student_calibration: Calibration
+    teacher_calibration: Calibration
+
+
 class Distiller(ABC):
-    """Captures teacher predictions. `nexa.testing.distiller.DistillerContract` tests one."""
+    """Captures teacher predictions. `nexa.testing.distiller.DistillerContract` tests one.
+
+    `verify`, `compare` and `export` are for distillers that declare the capability of that name.
+    """
 
     @abstractmethod
     def check(self, recipe: Recipe) -> Sequence[Problem]:
@@ -33,9 +75,27 @@ class Distiller(ABC):
         """Return tokens to capture and bytes to write, without running the teacher."""
 
     @abstractmethod
-    def capture(self, recipe: Recipe, output_dir: Path) -> Path:
+    def capture(self, recipe: Recipe, output_dir: Path, *, on_progress: CaptureProgress | None = None) -> Path:
         """Write the teacher's predictions over the recipe's data below `output_dir`.
 
-        Returns the path of the index file, `distilled_dataset.json`. Continues a capture that was
-        cut short; the bytes do not depend on batch size or number of processes.
+        Returns the path of the index file, `distilled_dataset.json`, which names the distiller as "distiller".
+        Continues a capture that was cut short; the bytes do not depend on batch size or number of processes.
         """
+
+    def verify(self, dataset: Path) -> Sequence[str]:
+        """Return what is wrong with a dataset's files, one line each; empty when it is whole. Raises DataError."""
+        raise self._unable("verify datasets")
+
+    def compare(self, recipe: Recipe, student: Path, *, on_progress: CaptureProgress | None = None) -> Comparison:
+        """Return how a student's checkpoint does beside the recipe's teacher on its held-out rows.
+
+        Raises UserError where there are none, or where the two can't be compared.
+        """
+        raise self._unable("compare students")
+
+    def export(self, dataset: Path, output: Path, *, form: str, on_progress: CaptureProgress | None = None) -> None:
+        """Write a dataset in another form. Raises UserError for a form that there is not."""
+        raise self._unable("export datasets")
+
+    def _unable(self, what: str) -> UserError:
+        return UserError(f"the distiller {type(self).__name__} does not {what}")

@@ -59,6 +59,7 @@ class BackendSpec(PluginSpec):
         what that distribution requires, since both are put on the worker's path, not installed there.
     requires_python: versions of Python its worker runs on, such as ">=3.10,<3.13".
     probes: modules that must be importable in the worker's environment, such as "torch".
+    importer: "module:attribute" of a `nexa.recipe.imports.Importer`, which reads the trainer's own files as recipes.
     conformance: what `nexa conformance` needs to know of it.
 
     Capabilities: "chat", "estimate", "prepare", "resume" (continues from its checkpoints exactly), and
@@ -71,6 +72,7 @@ class BackendSpec(PluginSpec):
     requirements: tuple[str, ...] = ()
     requires_python: str = ">=3.10"
     probes: tuple[str, ...] = ()
+    importer: str | None = None
     conformance: Conformance = field(default_factory=Conformance)
 
 

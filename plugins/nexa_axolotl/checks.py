@@ -3,47 +3,34 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from nexa.errors import Problem, UserError
 from nexa.prepared import cache_root
 from nexa.recipe.schema import Recipe
-from nexa.settings_report import ABSENT, value_at
+from nexa.settings_report import settings_report
 from nexa_axolotl.environment import interpreter
+from nexa_axolotl.names import DIRECT
 from nexa_axolotl.options import SECTION, own_options
-from nexa_axolotl.render import DATA_KEYS
+from nexa_axolotl.render import encodes_rows
 from nexa_axolotl.schema import read_schema
 
 _FOR_DATA = ("transformers", "numpy", "msgspec", "safetensors")
-_KEPT = {
-    "base_model": "model.name",
-    "output_dir": None,
-    "sequence_len": "model.max_seq_len",
-    "sample_packing": "data.packing",
-    "micro_batch_size": "training.microbatch_size_per_gpu",
-    "gradient_accumulation_steps": "training.grad_accumulation_steps",
-    "max_steps": "training.max_steps",
-    "num_epochs": "training.epochs",
-    "learning_rate": "optimizer.lr",
-    "weight_decay": "optimizer.weight_decay",
-    "optimizer": "optimizer.name",
-    "lr_scheduler": "optimizer.scheduler.name",
-    "warmup_steps": "optimizer.scheduler.warmup_steps",
-    "save_steps": "training.save_every_steps",
-    "eval_steps": "training.eval_every_steps",
-    "logging_steps": "training.log_every_steps",
-    "max_grad_norm": "training.max_grad_norm",
-    "seed": "training.seed",
+_DECIDED = ("output_dir", "dataset_prepared_path", "resume_from_checkpoint", "auto_resume_from_checkpoints", "use_ray")
+"""Axolotl's keys that a run of Nexa decides."""
+_NEUTRAL: Mapping[str, str] = {
+    **DIRECT,
     "adapter": "adapter.type",
-    "lora_r": "adapter.rank",
-    "lora_alpha": "adapter.alpha",
-    "lora_dropout": "adapter.dropout",
-    "resume_from_checkpoint": None,
-    "auto_resume_from_checkpoints": None,
-    "dataset_prepared_path": None,
-    "use_ray": None,
+    "lora_target_modules": "adapter.target_modules",
+    "optimizer": "optimizer.name",
+    "adam_beta1": "optimizer.betas",
+    "adam_beta2": "optimizer.betas",
+    "lr_scheduler": "optimizer.scheduler.name",
+    "tokenizer_config": "model.tokenizer",
 }
-"""Axolotl's keys that a recipe says elsewhere (where), or that a run of Nexa decides (None)."""
+"""Axolotl's keys that a recipe has other names for; under these Nexa and its other backends understand them."""
+_PLANNED = ("base_model", "sequence_len", "micro_batch_size", "gradient_accumulation_steps", "max_steps", "num_epochs")
+"""Those that Nexa's own plan of a run follows."""
 
 _Check = Callable[[Recipe], Iterable[Problem]]
 
@@ -56,7 +43,7 @@ def find_problems(recipe: Recipe) -> list[Problem]:
 
 def _packages(recipe: Recipe) -> Iterator[Problem]:
     missing = [name for name in _FOR_DATA if importlib.util.find_spec(name) is None]
-    if missing and not any(key in own_options(recipe) for key in DATA_KEYS):
+    if missing and encodes_rows(recipe):
         yield Problem(
             path="backend",
             message=f"the rows that Axolotl trains on are encoded here, which needs {', '.join(missing)}",
@@ -79,20 +66,15 @@ def _axolotl(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _said_elsewhere(recipe: Recipe) -> Iterator[Problem]:
-    """Keys that stand in the way of the recipe's own."""
-    document = recipe.document()
-    for key in own_options(recipe):
-        if key not in _KEPT:
-            continue
-        place = _KEPT[key]
-        if place is None:
-            yield Problem(path=f"{SECTION}.{key}", message="a run of Nexa decides this", hint="remove it")
-            continue
-        value = value_at(document, place)
-        now = "" if value is ABSENT or value is None else f", which is {value!r}"
-        yield Problem(
-            path=f"{SECTION}.{key}", message=f"a recipe says this as {place}{now}", hint=f"set {place} instead"
-        )
+    """Keys that contradict what the recipe says by its own names, or that its plan must know."""
+    set_lines = {line.path: line for line in settings_report(recipe, []) if line.is_set}
+    for key, value in own_options(recipe).items():
+        path = f"{SECTION}.{key}"
+        if key in _DECIDED:
+            yield Problem(path=path, message="a run of Nexa decides this", hint="remove it")
+        elif (place := _NEUTRAL.get(key)) is not None and value is not None and (place in set_lines or key in _PLANNED):
+            now = f", where it is {set_lines[place].value!r}" if place in set_lines else ""
+            yield Problem(path=path, message=f"a recipe says this as {place}{now}", hint=f"set {place} instead")
 
 
 def _devices(recipe: Recipe) -> Iterator[Problem]:

@@ -71,3 +71,32 @@ def wsd_options(decay_steps: int, decay_shape: str, min_lr_ratio: float) -> dict
         "decay_type": WSD_DECAY_SHAPES[decay_shape],
         "min_lr_ratio": min_lr_ratio,
     }
+
+
+DIRECT: Mapping[str, str] = {
+    "base_model": "model.name",
+    "revision_of_model": "model.revision",
+    "sequence_len": "model.max_seq_len",
+    "sample_packing": "data.packing",
+    "dataloader_num_workers": "data.loader_workers",
+    "micro_batch_size": "training.microbatch_size_per_gpu",
+    "gradient_accumulation_steps": "training.grad_accumulation_steps",
+    "max_steps": "training.max_steps",
+    "num_epochs": "training.epochs",
+    "logging_steps": "training.log_every_steps",
+    "save_steps": "training.save_every_steps",
+    "eval_steps": "training.eval_every_steps",
+    "max_grad_norm": "training.max_grad_norm",
+    "seed": "training.seed",
+    "torch_compile": "training.compile",
+    "learning_rate": "optimizer.lr",
+    "weight_decay": "optimizer.weight_decay",
+    "adam_epsilon": "optimizer.eps",
+    "warmup_steps": "optimizer.scheduler.warmup_steps",
+    "lora_r": "adapter.rank",
+    "lora_alpha": "adapter.alpha",
+    "lora_dropout": "adapter.dropout",
+    "peft_use_dora": "adapter.use_dora",
+    "peft_use_rslora": "adapter.use_rslora",
+}
+"""Axolotl's keys whose value a recipe says under another name."""

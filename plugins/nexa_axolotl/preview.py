@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 from nexa.backend import Preview
 from nexa.batch import resolve_batch
+from nexa.errors import UserError
 from nexa.plan import resources_of
+from nexa_axolotl.preferences import METHODS, preview_preferences
+from nexa_axolotl.render import encodes_rows
 
 if TYPE_CHECKING:
     from nexa.recipe.schema import Recipe
@@ -18,6 +21,13 @@ def preview(recipe: Recipe) -> Preview:
 
     Raises what `nexa_torch.data.prepare.prepare_data` raises.
     """
+    if not encodes_rows(recipe):
+        raise UserError(
+            "the section axolotl names its own data, which Axolotl encodes itself and Nexa can't show",
+            hint="see the plan: --explain; or name the data in data.remote_uri",
+        )
+    if recipe.method in METHODS:
+        return preview_preferences(recipe)
     from nexa_axolotl.prepare import unpacked
     from nexa_torch.data.display import row_tokens, token_text
     from nexa_torch.data.prepare import prepare_data

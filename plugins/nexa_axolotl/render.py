@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nexa.batch import resolve_batch
 from nexa.plan import resources_of
+from nexa_axolotl import preferences
 from nexa_axolotl.layout import Layout
 from nexa_axolotl.names import OPTIMIZERS, PRECISIONS, SCHEDULES, wsd_options
 from nexa_axolotl.options import own_options
@@ -55,7 +56,8 @@ def render(recipe: Recipe, layout: Layout, inputs: Inputs) -> dict[str, Any]:
     own = own_options(recipe)
     config = {
         **_model(recipe, layout, inputs),
-        **_data(recipe, layout, inputs, own),
+        **_data(recipe, layout, inputs),
+        **preferences.configuration(recipe),
         **_length(recipe),
         **_optimizer(recipe),
         **_schedule(recipe),
@@ -68,7 +70,21 @@ def render(recipe: Recipe, layout: Layout, inputs: Inputs) -> dict[str, Any]:
     }
     for key in superseded(own):
         config.pop(key, None)
-    return {**config, **own}
+    # Null is Axolotl's own default.
+    return {key: value for key, value in {**config, **own}.items() if value is not None}
+
+
+def encodes_rows(recipe: Recipe) -> bool:
+    """Whether Nexa encodes the data; Axolotl does where the section `axolotl` names its own."""
+    own = own_options(recipe)
+    return not any(own.get(key) for key in DATA_KEYS)
+
+
+def model_needs_folder(recipe: Recipe) -> bool:
+    """Whether model or tokenizer are of a kind that Axolotl does not read by itself."""
+    model = recipe.model
+    made = model.from_scratch or model.name.lower().endswith(".gguf")
+    return made or model.tokenizer is not None or model.chat_template is not None
 
 
 def superseded(own: Mapping[str, Any]) -> set[str]:
@@ -76,28 +92,34 @@ def superseded(own: Mapping[str, Any]) -> set[str]:
     attention = {"flash_attention", "sdp_attention", "flex_attention", "xformers_attention", "eager_attention"}
     places = {
         "warmup_ratio": {"warmup_steps"},
+        "saves_per_epoch": {"save_steps"},
+        "save_strategy": {"save_steps"},
+        "evals_per_epoch": {"eval_steps", "eval_strategy"},
+        "eval_strategy": {"eval_steps"},
         **{name: {"attn_implementation"} for name in attention},
     }
     return {key for name, keys in places.items() if own.get(name) is not None for key in keys}
 
 
 def _model(recipe: Recipe, layout: Layout, inputs: Inputs) -> dict[str, Any]:
-    config: dict[str, Any] = {"base_model": inputs.base_model, "tokenizer_config": str(layout.tokenizer)}
+    config: dict[str, Any] = {"base_model": inputs.base_model}
+    if encodes_rows(recipe) or model_needs_folder(recipe):
+        config["tokenizer_config"] = str(layout.tokenizer)
     if recipe.model.revision is not None:
         config["revision_of_model"] = recipe.model.revision
     return config
 
 
-def _data(recipe: Recipe, layout: Layout, inputs: Inputs, own: Mapping[str, Any]) -> dict[str, Any]:
+def _data(recipe: Recipe, layout: Layout, inputs: Inputs) -> dict[str, Any]:
     config: dict[str, Any] = {
         "sequence_len": inputs.row_length,
-        "sample_packing": recipe.data.packing,
+        "sample_packing": recipe.data.packing and recipe.method not in preferences.METHODS,
         "dataset_prepared_path": str(layout.cache),
         "dataloader_num_workers": recipe.data.loader_workers,
     }
-    if recipe.data.packing:
+    if config["sample_packing"]:
         config["eval_sample_packing"] = True
-    if any(key in own for key in DATA_KEYS):
+    if not encodes_rows(recipe):
         return config
     # Without a type: the rows are encoded already.
     config["datasets"] = [{"path": str(layout.training_rows), "ds_type": "json", "type": None}]
@@ -220,9 +242,7 @@ def _evaluation(recipe: Recipe, inputs: Inputs, own: Mapping[str, Any]) -> dict[
 
 def _distributed(recipe: Recipe) -> dict[str, Any]:
     section = recipe.distributed
-    config: dict[str, Any] = {}
-    if resources_of(recipe).world_size > 1:
-        config["ddp_timeout"] = max(1, round(section.timeout_seconds))
+    config: dict[str, Any] = {"ddp_timeout": max(1, round(section.timeout_seconds))}
     if section.strategy == "fsdp":
         config["fsdp_version"] = 2
         config["fsdp_config"] = {
@@ -245,9 +265,10 @@ def effective(recipe: Recipe, layout: Layout) -> dict[str, Any]:
         "rows": {
             "model": recipe.model.model_dump(mode="json"),
             "data": recipe.data.model_dump(mode="json", exclude={"packing", "loader_workers"}),
-            "masked": recipe.method != "pretrain",
+            "method": recipe.method,
         },
-        "callback": {
+        "worker": {
+            "threads": recipe.cluster.threads_per_process,
             "save_optimizer": recipe.checkpointing.save_optimizer,
         },
     }

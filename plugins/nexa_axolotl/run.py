@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from nexa.worker.context import RunContext
 
 PREPARER = "NEXA_PREPARE_PYTHON"
+"""Variable that names the interpreter which launched the run."""
+SECTION = "axolotl"
 _POLL_SECONDS = 0.1
 _SETTLE_SECONDS = 60.0
 
@@ -40,6 +42,7 @@ def run_training(context: RunContext) -> RunResult:
         prepared = preparation.finish()
     finally:
         preparation.close()
+    _require_known_keys(context)
     session = hooks.Session(
         context=context,
         save_optimizer=bool((context.recipe.get("checkpointing") or {}).get("save_optimizer", True)),
@@ -47,7 +50,7 @@ def run_training(context: RunContext) -> RunResult:
     )
     hooks.open_session(session)
     resume = _resume_folder(context, layout)
-    cfg = _load_configuration(layout, hooks.PLUGIN, resume)
+    cfg = _load_configuration(layout, (hooks.SEEDING, hooks.PLUGIN), resume)
     try:
         _train(cfg)
     except hooks.TrainingStopped:
@@ -141,6 +144,19 @@ def _import_axolotl() -> Any:
     return hooks
 
 
+def _require_known_keys(context: RunContext) -> None:
+    """Compare own keys with Axolotl's schema, where the launching machine could not see it. Raises UserError."""
+    own = context.recipe.get(SECTION) or {}
+    if not own or not (context.recipe.get("environment") or {}).get("container"):
+        return
+    from nexa_axolotl.schema import AxolotlSchema
+    from nexa_axolotl.schema_dump import describe
+
+    problems = [str(problem) for problem in AxolotlSchema.from_document(describe()).problems(own, section=SECTION)]
+    if problems:
+        raise UserError("; ".join(problems))
+
+
 def _resume_folder(context: RunContext, layout: Layout) -> Path | None:
     """A transformers checkpoint folder of the checkpoint to continue from; the same on all ranks."""
     source = context.resume_from
@@ -158,7 +174,7 @@ def _resume_folder(context: RunContext, layout: Layout) -> Path | None:
     return folder
 
 
-def _load_configuration(layout: Layout, plugin: str, resume: Path | None) -> Any:
+def _load_configuration(layout: Layout, plugins: Sequence[str], resume: Path | None) -> Any:
     """Axolotl's own reading of the rendered file. Raises UserError with what Axolotl refuses."""
     import yaml
     from axolotl.cli.config import load_cfg
@@ -166,7 +182,7 @@ def _load_configuration(layout: Layout, plugin: str, resume: Path | None) -> Any
     from pydantic import ValidationError
 
     document = yaml.safe_load(layout.config.read_text(encoding="utf-8"))
-    more: dict[str, Any] = {"plugins": [*(document.get("plugins") or []), plugin]}
+    more: dict[str, Any] = {"plugins": [*(document.get("plugins") or []), *plugins]}
     if resume is not None:
         more["resume_from_checkpoint"] = str(resume)
     try:

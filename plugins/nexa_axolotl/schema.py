@@ -113,20 +113,16 @@ class AxolotlSchema:
         self, options: Sequence[Any], found: Sequence[list[Problem]], value: Any, place: Place
     ) -> Iterator[Problem]:
         """The problems of the form that a value of this kind must have meant."""
-        structured = isinstance(value, (Mapping, list, tuple))
+        resolved = [self._resolved(option) for option in options]
         fitting = [
             problems
-            for option, problems in zip(options, found, strict=True)
-            if structured and _is_a(value, self._resolved(option).get("type", "object"))
+            for option, problems in zip(resolved, found, strict=True)
+            if "const" not in option and _is_a(value, option.get("type", "object"))
         ]
         if fitting:
             yield from min(fitting, key=len)
             return
-        choices = [problems for problems in found if problems[0].hint]
-        if choices:
-            yield from choices[0]
-            return
-        forms = [form for option in options if (form := _form(self._resolved(option)))]
+        forms = [form for option in resolved if (form := _form(option))]
         yield Problem(path=_dotted(place), message=f"{value!r} is not {' or '.join(dict.fromkeys(forms))}")
 
     def _resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -19,8 +19,13 @@ _SCHEMAS = ("utils", "schemas")
 
 def main() -> int:
     """Print version, schema and the keys without effect."""
+    print(json.dumps(describe()))
+    return 0
+
+
+def describe() -> dict[str, Any]:
+    """Version, schema and the keys without effect, as JSON values."""
     from axolotl.utils.schemas.config import AxolotlInputConfig
-    from axolotl.utils.schemas.datasets import DPODataset, KTODataset, SFTDataset
     from pydantic.json_schema import GenerateJsonSchema
     from pydantic_core import PydanticSerializationError
 
@@ -37,20 +42,13 @@ def main() -> int:
             return {}
 
     schema = AxolotlInputConfig.model_json_schema(schema_generator=Plain)
-    datasets = {model.__name__: sorted(model.model_fields) for model in (SFTDataset, DPODataset, KTODataset)}
     read = _names_read()
-    print(
-        json.dumps(
-            {
-                "axolotl": importlib.metadata.version("axolotl"),
-                "python": platform.python_version(),
-                "schema": schema,
-                "datasets": datasets,
-                "unread": sorted(name for name in AxolotlInputConfig.model_fields if name not in read),
-            }
-        )
-    )
-    return 0
+    return {
+        "axolotl": importlib.metadata.version("axolotl"),
+        "python": platform.python_version(),
+        "schema": schema,
+        "unread": sorted(name for name in AxolotlInputConfig.model_fields if name not in read),
+    }
 
 
 def _names_read() -> set[str]:

@@ -9,6 +9,7 @@ from nexa.backend import Answer, SettingAnswer
 from nexa.recipe.schema import Recipe
 from nexa.recipe.sections.training import EarlyStoppingSection
 from nexa.settings_report import value_at
+from nexa_axolotl import preferences
 from nexa_axolotl.names import (
     OPTIMIZER_FIELDS,
     OPTIMIZERS,
@@ -17,7 +18,7 @@ from nexa_axolotl.names import (
     SCHEDULES,
 )
 from nexa_axolotl.options import own_options
-from nexa_axolotl.render import DATA_KEYS, MIN_STEPS_OF_A_RISE
+from nexa_axolotl.render import MIN_STEPS_OF_A_RISE, encodes_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +41,7 @@ def answer_settings(recipe: Recipe) -> Sequence[SettingAnswer]:
     answers = []
     for path in Recipe.leaf_paths():
         refusal = _REFUSALS[path](recipe) if path in _REFUSALS else _by_section(path, recipe)
-        translation = _TRANSLATIONS[path](recipe) if path in _TRANSLATIONS else None
+        translation = _own_word(path, recipe) or (_TRANSLATIONS[path](recipe) if path in _TRANSLATIONS else None)
         if refusal is not None:
             answers.append(SettingAnswer(path=path, answer=Answer.REFUSED, detail=refusal))
         elif translation is not None:
@@ -48,6 +49,16 @@ def answer_settings(recipe: Recipe) -> Sequence[SettingAnswer]:
         else:
             answers.append(SettingAnswer(path=path, answer=Answer.HONOURED))
     return answers
+
+
+def _own_word(path: str, recipe: Recipe) -> str | None:
+    """What the section `axolotl` says in place of a field that the recipe leaves at its default."""
+    own = own_options(recipe)
+    said = [f"{key}: {_text(own[key])}" for key in _OWN_WORDS.get(path, ()) if own.get(key) is not None]
+    unsaid = [key for key in _OWN_WORDS.get(path, ()) if key in own and own[key] is None]
+    if said:
+        return f"the section axolotl says {', '.join(said)}"
+    return f"the section axolotl leaves {', '.join(unsaid)} to Axolotl" if unsaid else None
 
 
 def _by_section(path: str, recipe: Recipe) -> str | None:
@@ -61,7 +72,7 @@ def _refused(reason: str) -> _Rule:
 
 
 def _prepared(recipe: Recipe) -> str | None:
-    return _OWN_DATA if any(key in own_options(recipe) for key in DATA_KEYS) else None
+    return None if encodes_rows(recipe) else _OWN_DATA
 
 
 def _architecture_only(recipe: Recipe) -> str | None:
@@ -73,6 +84,30 @@ def _revision(recipe: Recipe) -> str | None:
     if recipe.model.from_scratch or ":" in name or name.startswith(("/", ".", "~")):
         return "only hub models have revisions"
     return None
+
+
+def _train_on(recipe: Recipe) -> str | None:
+    if recipe.method in preferences.METHODS:
+        return "preferences are trained on their answers"
+    return _prepared(recipe)
+
+
+def _packing_refusal(recipe: Recipe) -> str | None:
+    return "preferences are not packed" if recipe.method in preferences.METHODS else None
+
+
+def _preference_field(field: str) -> _Rule:
+    """A rule that refuses a field of the section `preference` that the recipe's method does not heed."""
+
+    def rule(recipe: Recipe) -> str | None:
+        users = preferences.USERS[field]
+        if recipe.method not in users:
+            return f"only {', '.join(users)} heeds it" if users else "Axolotl has no such thing here"
+        if field == "label_smoothing" and recipe.preference.loss_type == "ipo":
+            return "Axolotl's ipo has none"
+        return None
+
+    return rule
 
 
 def _streaming(recipe: Recipe) -> str | None:
@@ -180,15 +215,17 @@ def _strategy(recipe: Recipe) -> str | None:
 
 _REFUSED_SECTIONS: Mapping[str, str] = {
     "samples": "Axolotl's own generate_samples writes samples: set it in the section axolotl",
-    "preference": "this backend trains pretrain and sft",
-    "rollouts": "this backend trains pretrain and sft",
-    "distill": "this backend trains pretrain and sft",
+    "rollouts": "this backend trains on given answers alone",
+    "distill": "this backend has no teacher",
 }
 
 _REFUSALS: Mapping[str, _Rule] = {
     "model.revision": _revision,
     **{f"model.{size}": _architecture_only for size in ("d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff")},
     **dict.fromkeys(_PREPARED_DATA, _prepared),
+    "data.train_on": _train_on,
+    "data.packing": _packing_refusal,
+    **{f"preference.{name}": _preference_field(name) for name in preferences.USERS},
     "data.streaming": _streaming,
     "data.stream_window": _streaming,
     "training.eval_every_epochs": _eval_every_epochs,
@@ -300,7 +337,33 @@ def _seed(recipe: Recipe) -> str | None:
     return f"seed: {recipe.training.seed}; the order of rows is Axolotl's own"
 
 
+_OWN_WORDS: Mapping[str, tuple[str, ...]] = {
+    "training.precision": ("bf16", "fp16", "tf32"),
+    "training.seed": ("seed",),
+    "training.compile": ("torch_compile",),
+    "training.max_grad_norm": ("max_grad_norm",),
+    "training.activation_checkpointing": ("gradient_checkpointing",),
+    "training.save_every_steps": ("save_strategy", "saves_per_epoch", "save_steps"),
+    "training.eval_every_steps": ("eval_strategy", "evals_per_epoch", "eval_steps"),
+    "data.packing": ("sample_packing",),
+    "data.loader_workers": ("dataloader_num_workers",),
+    "optimizer.name": ("optimizer",),
+    "optimizer.weight_decay": ("weight_decay",),
+    "optimizer.betas": ("adam_beta1", "adam_beta2"),
+    "optimizer.eps": ("adam_epsilon",),
+    "optimizer.scheduler.name": ("lr_scheduler",),
+    "optimizer.scheduler.warmup_steps": ("warmup_ratio", "warmup_steps"),
+    "model.tokenizer": ("tokenizer_config",),
+}
+"""Axolotl's keys that stand for a field of the recipe, where its section names them."""
+
+
+def _remote_uri(recipe: Recipe) -> str | None:
+    return None if encodes_rows(recipe) else "named for people; Axolotl reads datasets of the section axolotl"
+
+
 _TRANSLATIONS: Mapping[str, _Rule] = {
+    "data.remote_uri": _remote_uri,
     "model.name": _base_model,
     "model.tokenizer": _tokenizer,
     "model.chat_template": _when("model.chat_template", "in the tokenizer's folder; the rows are encoded with it"),

@@ -29,7 +29,7 @@ from nexa.errors import NexaError, UserError, WorkerError
 from nexa.files import read_json, write_json
 from nexa.locks import owned_lock
 from nexa.prepared import hash_file
-from nexa_distill.dataset import FORMAT, INDEX, ROW_MEANING, VERSION
+from nexa_distill.dataset import DISTILLER, FORMAT, INDEX, ROW_MEANING, VERSION
 from nexa_distill.plan import CapturePlan, ShardPlan, passes
 from nexa_distill.records import Predictions
 from nexa_distill.sampling import Quality, record, uniform
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 PLAN = "capture.json"
 SHARDS = "shards"
 _POLL_SECONDS = 0.25
+_LEAST_TOKENS = 4096
+"""Work for which another process is worth the seconds that it takes to start."""
 _DIGITS = 6
 
 Report = Callable[[int], None]
@@ -125,7 +127,8 @@ def _require_room(folder: Path, plan: CapturePlan, missing: list[ShardPlan]) -> 
 def _process_count(plan: CapturePlan, shards: list[ShardPlan], wanted: int | None, gpus: int) -> int:
     if gpus:
         return min(gpus, wanted or gpus, len(shards))
-    return processes_that_fit(plan.teacher, min(wanted or os.cpu_count() or 1, len(shards)))
+    worthwhile = -(-sum(shard.tokens for shard in shards) // _LEAST_TOKENS)
+    return processes_that_fit(plan.teacher, min(wanted or min(os.cpu_count() or 1, worthwhile), len(shards)))
 
 
 def _capture_shards(
@@ -328,6 +331,7 @@ def _write_index(folder: Path, plan: CapturePlan) -> Path | None:
     index = {
         "format": FORMAT,
         "version": VERSION,
+        "distiller": DISTILLER,
         "row": ROW_MEANING,
         **plan.identity,
         "tokens": plan.tokens,

@@ -18,12 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from nexa.distiller import DATASET_INDEX
 from nexa.errors import DataError
 from nexa.prepared import hash_file
 from nexa_distill.records import Predictions, RecordSpec
 from nexa_distill.shards import Shard
 
-INDEX = "distilled_dataset.json"
+INDEX = DATASET_INDEX
+DISTILLER = "logits"
 FORMAT = "nexa-distilled"
 VERSION = 1
 ROW_MEANING = "row t is P(. | x[0..t]) and predicts x[t+1]"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nexa.distiller import CaptureEstimate, Distiller
+from nexa.distiller import CaptureEstimate, CaptureProgress, Comparison, Distiller
 from nexa.errors import NexaError, Problem, RecipeError, UserError
 from nexa_torch.backend import require_packages
 
@@ -41,7 +41,7 @@ class LogitDistiller(Distiller):
         recipe: Recipe,
         output_dir: Path,
         *,
-        on_progress: Callable[[str, int, int | None], None] | None = None,
+        on_progress: CaptureProgress | None = None,
     ) -> Path:
         """See `Distiller.capture`. Of several ranks, those that finish early return the index's future path."""
         require_packages()
@@ -61,7 +61,26 @@ class LogitDistiller(Distiller):
         )
         return index or output_dir / INDEX
 
-    def _plan(self, recipe: Recipe, on_progress: Callable[[str, int, int | None], None] | None = None) -> CapturePlan:
+    def verify(self, dataset: Path) -> Sequence[str]:
+        """Return what is wrong with a dataset's files, one line each; empty when it is whole. Raises DataError."""
+        from nexa_distill.dataset import damages, read_index
+
+        return list(damages(*read_index(dataset)))
+
+    def compare(self, recipe: Recipe, student: Path, *, on_progress: CaptureProgress | None = None) -> Comparison:
+        """See `Distiller.compare`."""
+        require_packages()
+        from nexa_distill.compare import compare
+
+        return compare(recipe, student, on_progress=on_progress)
+
+    def export(self, dataset: Path, output: Path, *, form: str, on_progress: CaptureProgress | None = None) -> None:
+        """Write a dataset as "axolotl" or "json". Raises UserError."""
+        from nexa_distill.export import export
+
+        export(dataset, output, form=form, on_progress=on_progress)
+
+    def _plan(self, recipe: Recipe, on_progress: CaptureProgress | None = None) -> CapturePlan:
         from nexa_distill.plan import make_plan
 
         return make_plan(recipe, gpus=_gpus(recipe), on_progress=on_progress)

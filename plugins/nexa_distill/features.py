@@ -38,7 +38,8 @@ class FeatureLoss:
             ours, theirs = (getattr(model.network.config.get_text_config(), size) for model in (student, teacher))
             if loss.weights[weight] > 0 and ours != theirs:
                 raise UserError(
-                    f"distill.{weight}_weight compares layers of one {what}; the student's is {ours}, the teacher's {theirs}",
+                    f"distill.{weight}_weight compares layers of one {what}; the student's is {ours}, "
+                    f"the teacher's {theirs}",
                     hint=f"set distill.{weight}_weight=0, or give the student the teacher's {what}",
                 )
         if section.attention_weight > 0:

@@ -10,8 +10,8 @@ respect to the logits are
     reverse KL, JSD   α · T · c · q (s − Σ q s)               s = log q − log p, c = 1; or log q − log mixture, 1 − β
 
 The first is Hinton et al. 2015 (arXiv 1503.02531) with T² where it belongs, in the gradient too; that weights may be
-draws and must not be normalised is Anshumann et al. 2025 (arXiv 2503.16870); the generalised Jensen-Shannon divergence is
-Agarwal et al. 2024 (arXiv 2306.13649).
+draws and must not be normalised is Anshumann et al. 2025 (arXiv 2503.16870); the generalised Jensen-Shannon divergence
+is Agarwal et al. 2024 (arXiv 2306.13649).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
 
 _UNDERFLOWN = 1e-30
 """Below this a probability in fp32 may have lost digits, and its logarithm with them."""
-_SMALLEST_TAIL = 1e-6
-"""A difference of probabilities in fp32 that is smaller is rounding."""
+_ROUNDINGS = 8
+"""A difference of probabilities that is smaller than so many units of rounding says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ class RecordedLoss:
         q = p[of, ids]
         if self.teacher.tail:
             rest = (1.0 - mass).clamp_(min=0.0)
-            left = (1.0 - q.new_zeros(n).index_add_(0, of, q)).clamp_(min=_SMALLEST_TAIL)
+            left = (1.0 - q.new_zeros(n).index_add_(0, of, q)).clamp_(min=_ROUNDINGS * torch.finfo(q.dtype).eps)
             divergence += torch.where(rest > 0, rest * (rest.clamp(min=_UNDERFLOWN) / left).log(), 0.0)
             ratio = rest / left
             factor = keep + scale * (mass + rest - ratio)
@@ -148,11 +148,8 @@ class RecordedLoss:
             entries = -scale * weights
         _add(self.sums, "kl", divergence)
         # Weights of draws sum to 1, and a pass over the whole chunk can be spared.
-        if (
-            p.device.type != "cpu"
-            or not torch.allclose(factor, torch.ones_like(factor), rtol=0, atol=1e-6)
-            or p.dtype == torch.float64
-        ):
+        spared = p.device.type == "cpu" and p.dtype == torch.float32
+        if not (spared and torch.allclose(factor, torch.ones_like(factor), rtol=0, atol=1e-6)):
             p.mul_(factor.unsqueeze(-1))
         p.view(-1).index_add_(0, of * p.shape[1] + ids, entries)
         return divergence * (self.alpha * self.temperature**2), p

@@ -56,8 +56,8 @@ def _require_temperature(recipe: Recipe, dataset: DistilledDataset) -> None:
     captured = dataset.spec.temperature
     if captured != recipe.distill.temperature:
         raise UserError(
-            f"distill.temperature is {recipe.distill.temperature:g} and {dataset.path} was captured at {captured:g}: what "
-            "was left out of a record can't be reshaped afterwards",
+            f"distill.temperature is {recipe.distill.temperature:g} and {dataset.path} was captured at {captured:g}: "
+            "what was left out of a record can't be reshaped afterwards",
             hint=f"set distill.temperature={captured:g}, or capture again",
         )
 
@@ -81,8 +81,8 @@ def _require_teacher(recipe: Recipe, dataset: DistilledDataset) -> None:
         own = captured["sha256"] if teacher.name == captured["name"] else ""
     if own != captured["sha256"]:
         raise UserError(
-            f"{dataset.path} was captured from teacher {captured['name']} (SHA-256 {captured['sha256'][:12]}…), which is "
-            f"not the recipe's {teacher.name}",
+            f"{dataset.path} was captured from teacher {captured['name']} (SHA-256 {captured['sha256'][:12]}…), which "
+            f"is not the recipe's {teacher.name}",
             hint=f"{_CAPTURE_AGAIN}; or leave distill.teacher out",
         )
 

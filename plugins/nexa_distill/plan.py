@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -101,7 +102,8 @@ def make_plan(recipe: Recipe, *, gpus: int = 0, on_progress: PrepareProgress | N
     spec = RecordSpec.of(capture.record, draws=capture.draws, head=capture.head, temperature=recipe.distill.temperature)
     forward_tokens = capture.forward_tokens or (GPU_FORWARD_TOKENS if gpus else None)
     rows = data.train
-    assert not isinstance(rows, str) and isinstance(rows.source, TokenStore)  # type: ignore[union-attr]
+    assert not isinstance(rows, str)
+    assert isinstance(rows.source, TokenStore)
     store = rows.source  # type: ignore[union-attr]
     shards = _shards(data, store, capture.shard_tokens)
     return CapturePlan(
@@ -187,7 +189,7 @@ def _shards(data: PreparedData, store: TokenStore, shard_tokens: int) -> list[Sh
             length=length[low:high],
             continues=continues[low:high],
         )
-        for index, (low, high) in enumerate(zip(bounds, bounds[1:], strict=False))
+        for index, (low, high) in enumerate(itertools.pairwise(bounds))
     ]
 
 

@@ -14,7 +14,7 @@ from nexa_distill.features import FeatureLoss
 from nexa_distill.loss import OnlineLoss, RecordedLoss, TeacherEntries
 from nexa_distill.pruning import prune_blocks
 from nexa_distill.teacher import TeacherName, load_teacher, require_same_tokens
-from nexa_torch.loss import labelled, fused_head_loss, logits_loss
+from nexa_torch.loss import fused_head_loss, labelled, logits_loss
 from nexa_torch.models import LanguageModel
 from nexa_torch.options import torch_options
 from nexa_torch.tasks.base import StepResult
@@ -70,7 +70,8 @@ class DistillTask(LanguageModelTask):
 
     def _recorded_loss(self, batch: TokenBatch, scale: float) -> tuple[Tensor, Mapping[str, Tensor]]:
         recorded = batch[RECORDED]
-        assert isinstance(self.data_module, DistillDataModule) and self.data_module.recorded is not None
+        assert isinstance(self.data_module, DistillDataModule)
+        assert self.data_module.recorded is not None
         spec = self.data_module.recorded.dataset.spec
         hidden, targets = self._outputs(batch)
         entries = TeacherEntries(**recorded, tail=spec.mode == "top_k")
@@ -127,8 +128,8 @@ class DistillTask(LanguageModelTask):
         recorded = self.data_module.recorded
         if recorded is not None and recorded.dataset.vocabulary > self.language.vocabulary:
             raise UserError(
-                f"{recorded.dataset.path} holds predictions over {recorded.dataset.vocabulary:,} tokens and the student "
-                f"knows {self.language.vocabulary:,}",
+                f"{recorded.dataset.path} holds predictions over {recorded.dataset.vocabulary:,} tokens and the "
+                f"student knows {self.language.vocabulary:,}",
                 hint="the student's embedding must have a row for every token of the tokenizer",
             )
 

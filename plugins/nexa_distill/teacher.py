@@ -108,7 +108,8 @@ def processes_that_fit(teacher: TeacherName, wanted: int, *, available: int | No
     if each > available:
         smaller = ", or set distill.teacher_precision=bf16" if teacher.precision == "fp32" else ""
         raise UserError(
-            f"teacher {teacher.name} needs about {units.size(each)} of memory and {units.size(available)} are available",
+            f"teacher {teacher.name} needs about {units.size(each)} of memory and {units.size(available)} are "
+            "available",
             hint=f"use a larger machine or a smaller teacher{smaller}",
         )
     return max(1, min(wanted, available // each))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nexa.backend import (
     Backend,
@@ -55,6 +55,12 @@ class HfBackend(Backend):
         from nexa_hf.settings import answer_settings
 
         return answer_settings(recipe)
+
+    def effective(self, recipe: Recipe) -> Mapping[str, Any]:
+        """Return the arguments of transformers and TRL as the worker makes them, and what Nexa heeds beside them."""
+        from nexa_hf.effective import effective
+
+        return effective(recipe)
 
     def plan(self, recipe: Recipe, resources: Resources) -> LaunchSpec:
         """Workers run in this interpreter, one process per GPU or as many as the recipe says."""
@@ -108,6 +114,10 @@ class HfBackend(Backend):
     def open_chat(self, checkpoint: Path) -> ChatSession:
         """Load a checkpoint folder, or an adapter with its base model, for `nexa chat`."""
         return TorchBackend().open_chat(checkpoint)
+
+    def export(self, checkpoint: Path, destination: Path, *, merge: bool) -> Mapping[str, Any]:
+        """Write a checkpoint's model for transformers or PEFT; see `nexa.backend.Backend.export`."""
+        return TorchBackend().export(checkpoint, destination, merge=merge)
 
 
 def _require_packages() -> None:

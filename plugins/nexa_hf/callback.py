@@ -19,6 +19,10 @@ class EvaluationStopped(Exception):  # noqa: N818 - a signal between callback an
     """A stop was requested during an evaluation."""
 
 
+class TrainingEnded(Exception):  # noqa: N818 - a signal between callback and `run`, not an error
+    """The evaluation that an attempt began with ends training."""
+
+
 class RunCallback(TrainerCallback):
     """Follows the recipe where the trainer's own arguments don't reach, and writes the run's events."""
 
@@ -36,6 +40,10 @@ class RunCallback(TrainerCallback):
         if session.resume_from is not None:
             self._trainer.restore_progress(read_progress(session.resume_from, session.ranks.rank))
             self._epochs = int(state.epoch or 0)
+            if session.evaluation_due:
+                self._trainer._evaluate(None, None)
+                if session.ended_early:
+                    raise TrainingEnded
         elif not self._evaluates:
             self._sample()
         session.meter.start()
@@ -43,7 +51,7 @@ class RunCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Decide what follows the step: the last one and a stop request save, and both end training."""
         session, training = self._session, self._session.job.recipe.training
-        session.step = state.global_step
+        session.step, session.evaluation_due = state.global_step, False
         session.meter.end_step()
         last = state.global_step >= session.total_steps
         stop = session.agree_on_stop()
@@ -90,6 +98,7 @@ class RunCallback(TrainerCallback):
     ) -> None:
         """Write the figures, and end training by them where the recipe says so."""
         session = self._session
+        session.evaluation_due = False
         session.evaluated(metrics or {})
         if session.ended_early:
             control.should_save = control.should_training_stop = True

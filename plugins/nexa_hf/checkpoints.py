@@ -41,6 +41,7 @@ class Cursor:
 
     step: finished optimizer steps. tokens_seen: tokens trained on by all ranks, padding not counted.
     dataset_hash, rows: of the training data. metrics: the latest figures. early_stopping: its count.
+    evaluation_due: the step's evaluation was not finished.
     """
 
     step: int
@@ -54,6 +55,7 @@ class Cursor:
     seed: int
     metrics: dict[str, float] = field(default_factory=dict)
     early_stopping: dict[str, Any] = field(default_factory=dict)
+    evaluation_due: bool = False
 
 
 _SAME = ("method", "dataset_hash", "rows", "global_batch_size", "world_size", "seed", "total_steps")

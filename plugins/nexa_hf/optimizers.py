@@ -79,6 +79,11 @@ def _wsd(recipe: Recipe) -> Mapping[str, Any]:
     }
 
 
+def _figure(name: str) -> str:
+    """A figure of evaluations as the trainers call it: val_loss is eval_loss."""
+    return f"eval_{name.removeprefix('val_').removeprefix('eval_')}"
+
+
 def _plateau(recipe: Recipe) -> Mapping[str, Any]:
     optimizer = recipe.optimizer
     return {
@@ -86,7 +91,7 @@ def _plateau(recipe: Recipe) -> Mapping[str, Any]:
         "lr_scheduler_kwargs.factor": optimizer.scheduler.factor,
         "lr_scheduler_kwargs.patience": optimizer.scheduler.patience,
         "lr_scheduler_kwargs.min_lr": optimizer.scheduler.min_lr_ratio * optimizer.lr,
-        "metric_for_best_model": optimizer.scheduler.monitor.replace("val_", "eval_", 1),
+        "metric_for_best_model": _figure(optimizer.scheduler.monitor),
     }
 
 

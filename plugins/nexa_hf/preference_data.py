@@ -86,7 +86,8 @@ def load_preferences(
     Raises DataError naming file and row, where the chat template drops a system turn, and where no row is left.
     """
     on_progress("loading", 0, 1)
-    source, other = open_training(recipe), open_validation(recipe)
+    # Rewards may read any column.
+    source, other = open_training(recipe, columns=None), open_validation(recipe, columns=None)
     tokenizer = load_tokenizer(recipe.model)
     on_progress("loading", 1, 1)
     data, held = recipe.data, recipe.data.validation

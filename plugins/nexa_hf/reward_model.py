@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import json
-from typing import TYPE_CHECKING, Any
-
-import torch
-from transformers import AutoModelForSequenceClassification
+from typing import TYPE_CHECKING
 
 from nexa.errors import UserError
+from nexa_torch.identity import weights_fingerprint
 from nexa_torch.models import LanguageModel, apply_lora, load_model, wrap
 from nexa_torch.quantize import quantize_linear_layers
+from nexa_torch.scoring import KIND, load_scorer, with_score
 from nexa_torch.sources import ModelSource, resolve_source
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from transformers import PreTrainedModel
-
     from nexa.recipe.schema import Recipe
     from nexa_hf.methods.base import TrainingData
-
-_KIND = "ForSequenceClassification"
 
 
 def build_reward_model(recipe: Recipe, data: TrainingData, checkpoint: Path | None) -> LanguageModel:
@@ -35,7 +29,8 @@ def build_reward_model(recipe: Recipe, data: TrainingData, checkpoint: Path | No
     seed = recipe.training.seed
     tokenizer = data.tokenizer
     if _is_reward_model(source):
-        network = _load(str(source.path))
+        network = load_scorer(str(source.path))
+        fingerprint = weights_fingerprint(network)
     else:
         language = load_model(recipe.model, tokenizer, row_length=data.row_length, seed=seed)
         if data.largest_token >= language.vocabulary:
@@ -44,11 +39,13 @@ def build_reward_model(recipe: Recipe, data: TrainingData, checkpoint: Path | No
                 f"{language.vocabulary - 1}",
                 hint="model.tokenizer belongs to another model; leave it out to use the model's own",
             )
-        network = _with_score(language.network, seed)
+        network = with_score(language.network, seed=seed)
+        fingerprint = language.fingerprint
     # The score is read at the last token that is no padding.
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     network.config.pad_token_id = pad
     model = wrap(network, source)
+    model.fingerprint = fingerprint
     if recipe.adapter is not None:
         if recipe.adapter.type == "qlora":
             quantize_linear_layers(network.base_model, recipe.training.precision)
@@ -63,36 +60,12 @@ def _is_reward_model(source: ModelSource) -> bool:
     if source.kind != "folder" or source.path is None:
         return False
     config = json.loads((source.path / "config.json").read_text(encoding="utf-8"))
-    return any(name.endswith(_KIND) for name in config.get("architectures") or ())
-
-
-def _with_score(network: PreTrainedModel, seed: int) -> PreTrainedModel:
-    """A model of one score with the blocks of a language model."""
-    config = copy.deepcopy(network.config)
-    config.num_labels = 1
-    torch.manual_seed(seed)
-    try:
-        scorer: PreTrainedModel = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-    except ValueError as error:
-        raise UserError(
-            f"transformers has no model of kind {config.model_type!r} that scores a whole text: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
-    scorer.base_model.load_state_dict(network.base_model.state_dict())
-    return scorer.eval()
-
-
-def _load(location: str) -> PreTrainedModel:
-    model: Any = AutoModelForSequenceClassification
-    network: PreTrainedModel = model.from_pretrained(
-        location, num_labels=1, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
-    )
-    return network
+    return any(name.endswith(KIND) for name in config.get("architectures") or ())
 
 
 def _restore(model: LanguageModel, checkpoint: Path) -> None:
     if model.adapter is None:
-        model.network.load_state_dict(_load(str(checkpoint)).state_dict())
+        model.network.load_state_dict(load_scorer(str(checkpoint)).state_dict())
         return
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file

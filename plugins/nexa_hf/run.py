@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import datasets
@@ -10,6 +11,7 @@ import datasets
 from nexa.backend import RunResult, RunState
 from nexa.errors import UserError
 from nexa_hf.arguments import holds_out, training_arguments
+from nexa_hf.callback import TrainingEnded
 from nexa_hf.checkpoints import read_cursor, require_same_run
 from nexa_hf.meter import Meter
 from nexa_hf.methods import find_method
@@ -51,7 +53,8 @@ def run_training(context: RunContext) -> RunResult:
             step = read_cursor(context.resume_from).step if context.resume_from else 0
             return RunResult(state=RunState.STOPPED, step=step)
         if session.step < session.total_steps:
-            trainer.train(resume_from_checkpoint=str(context.resume_from) if context.resume_from else None)
+            with suppress(TrainingEnded):
+                trainer.train(resume_from_checkpoint=str(context.resume_from) if context.resume_from else None)
         return _result(session)
 
 

@@ -26,7 +26,8 @@ class Session:
 
     metrics: the latest figures. step: finished optimizer steps. checkpoint: name of the newest committed one;
     on rank 0 alone. ended_early: why training is to end before its last step, else empty. stopping: a stop was
-    requested of some rank. resume_from: the checkpoint folder this attempt continues from.
+    requested of some rank. evaluation_due: a stop met the evaluation of this step, so that the next attempt begins
+    with it. resume_from: the checkpoint folder this attempt continues from.
     """
 
     context: RunContext
@@ -41,6 +42,7 @@ class Session:
     checkpoint: str | None = None
     ended_early: str = ""
     stopping: bool = False
+    evaluation_due: bool = False
 
     def write(self, type: str, /, **fields: Any) -> None:
         """Write an event; rank 0's alone are the run's."""
@@ -79,12 +81,13 @@ class Session:
             seed=recipe.training.seed,
             metrics=dict(self.metrics),
             early_stopping=self.patience.state() if self.patience else {},
+            evaluation_due=self.evaluation_due,
         )
 
     def continue_from(self, cursor: Cursor) -> None:
         """Take over what an earlier attempt had reached."""
         self.step, self.metrics = cursor.step, dict(cursor.metrics)
-        self.meter.tokens_seen = cursor.tokens_seen
+        self.meter.tokens_seen, self.evaluation_due = cursor.tokens_seen, cursor.evaluation_due
         if self.patience is not None and cursor.early_stopping:
             self.patience.restore(cursor.early_stopping)
 

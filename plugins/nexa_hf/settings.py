@@ -234,7 +234,14 @@ def _keep(recipe: Recipe) -> str | None:
     return None if recipe.checkpointing.save_optimizer else "weights alone are saved"
 
 
+def _nothing_held_out(recipe: Recipe) -> str | None:
+    asked = recipe.training.eval_every_steps or recipe.training.eval_every_epochs
+    return "nothing is evaluated without data.validation" if asked and not holds_out(recipe) else None
+
+
 NOTES: Mapping[str, Refusal] = {
+    "training.eval_every_steps": _nothing_held_out,
+    "training.eval_every_epochs": _nothing_held_out,
     **{f"data.validation.{key}": _validation for key in ("fraction", "remote_uri")},
     "training.global_batch_size": lambda recipe: "the last step of a pass takes the rows that are left",
     "training.log_every_steps": _log_note,

@@ -29,6 +29,7 @@ class RunTrainer:
     session: Session
     args: Any
     state: Any
+    control: Any
     model: Any
     optimizer: Any
     lr_scheduler: Any
@@ -83,6 +84,8 @@ class RunTrainer:
             metrics: dict[str, float] = super()._evaluate(*args, **kwargs)  # type: ignore[misc]
         except EvaluationStopped:
             metrics = {}
+            self.session.evaluation_due = True
+            self.control.should_save = self.control.should_training_stop = True
         self.session.progress("training")
         self.session.meter.start()
         return metrics

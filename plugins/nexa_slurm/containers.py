@@ -5,20 +5,28 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nexa.errors import NexaError, Problem
 from nexa.nearby import nearby
 from nexa_slurm.commands import run_slurm
 from nexa_slurm.options import ContainerOptions, SlurmOptions
 
+if TYPE_CHECKING:
+    from nexa.recipe.schema import Recipe
+
 # docker://, oras://, library://, instance:// and the like.
 _URI = re.compile(r"^[a-z][a-z0-9+.-]*://")
 
 
-def container_problems(options: SlurmOptions) -> list[Problem]:
+def container_problems(recipe: Recipe, options: SlurmOptions) -> list[Problem]:
     """What is wrong with the recipe's container; nothing that only a node could tell."""
     if options.container is None:
         return []
+    if recipe.environment.is_elsewhere:
+        message = "environment and slurm.container both say where the workers run"
+        hint = "leave one of them out; environment.container is understood by every scheduler, Pyxis by Slurm alone"
+        return [Problem(message=message, path="slurm.container", hint=hint)]
     if options.container.runtime == "pyxis":
         return _pyxis_problems(options)
     return _image_problems(options.container, here=options.host is None)

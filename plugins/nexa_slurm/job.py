@@ -36,6 +36,7 @@ from nexa_slurm.restarts import (
     next_attempt,
     put_back,
 )
+from nexa_slurm.states import job_state
 from nexa_slurm.tasks import local_path, srun_argv
 
 _TIME_OVER = "Slurm announced the end of the job's time (SIGUSR1)"
@@ -217,6 +218,8 @@ class SlurmSupervisor(Supervisor):
         state, fields = self._job()
         if state.startswith(("RUNNING", "PENDING")) or not state:
             return ""
+        if fields.get("Reason") == "TimeLimit":
+            return job_state("TIMEOUT")[1]
         if "SIGTERM" in self.received and state.startswith(("COMPLETING", "CANCELLED")):
             return "cancelled in Slurm (scancel)"
         return f"Slurm says {state} {fields.get('Reason', '')}".strip()

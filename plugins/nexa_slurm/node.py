@@ -16,10 +16,11 @@ from pathlib import Path
 from nexa.errors import NexaError, WorkerError
 from nexa.files import write_json
 from nexa.worker.command import worker_environment
+from nexa.worker.container import contained
 from nexa.worker.identity import ProcessIdentity
 from nexa.worker.output import redirect_to
 from nexa.worker.place import WorkerPlace, read_plan
-from nexa_slurm.tasks import environment_of, local_path, node_argv
+from nexa_slurm.tasks import launch_of, local_path, node_argv
 
 NOT_VISIBLE_EXIT_CODE = 93
 NO_PROGRAM_EXIT_CODE = 90
@@ -38,8 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(error.message)
         return NOT_VISIBLE_EXIT_CODE
     words = node_argv(plan, place, node=node, num_nodes=num_nodes, rendezvous=rendezvous)
-    launch = {"env": environment_of(plan)}
+    launch = launch_of(plan)
     environment = worker_environment(os.environ, launch, place.run_dir, place.attempt)
+    words, environment = contained(
+        launch, words, environment, place.run_dir, place.attempt, node=node, several_nodes=num_nodes > 1
+    )
     try:
         if num_nodes > 1:
             redirect_to(place.run_dir / "logs" / f"{attempt}-node{node}.log")

@@ -107,12 +107,13 @@ def job_ref(attempt: Attempt, allocation: Allocation) -> JobRef:
 
 
 def makes_no_progress(run: Run, attempt: AttemptFolder) -> bool:
-    """Whether this attempt and the one before began at the same checkpoint, and there is still none newer."""
+    """Whether this attempt and the one before began at the same checkpoint or at none, and none is newer still."""
     from nexa.runs.actions import newest_checkpoint
 
     before = AttemptFolder(run.path, attempt.number - 1)
-    begins = [(folder.read("attempt") or {}).get("resume_from") for folder in (before, attempt)]
-    return begins[0] is not None and begins[0] == begins[1] == newest_checkpoint(run)
+    begins = [folder.read("attempt") for folder in (before, attempt)]
+    starts = {begin.get("resume_from") for begin in begins if begin is not None}
+    return None not in begins and starts == {newest_checkpoint(run)}
 
 
 def put_back(run: Run, waiting: AttemptFolder, allocation: Allocation, deadline_seconds: float) -> bool:

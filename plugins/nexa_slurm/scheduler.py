@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 _APPEAR_SECONDS = 15.0
 _CANCEL_SECONDS = 30.0
 _POLL_SECONDS = 0.2
-# Reasons of jobs that wait for `scontrol release`.
-_HELD = ("JobHeld", "JobHoldMaxRequeue", "launch_failed_requeued_held")
 
 
 class SlurmScheduler(Scheduler):
@@ -61,7 +59,7 @@ class SlurmScheduler(Scheduler):
         needed = ("ssh",) if remote else ("sbatch", "squeue", "scancel", "scontrol")
         missing = [name for name in needed if shutil.which(name) is None]
         if not missing:
-            return container_problems(options)
+            return container_problems(recipe, options)
         hint = "run the command on a login node of the cluster, or name one in slurm.host"
         return [
             Problem(
@@ -157,7 +155,8 @@ class SlurmScheduler(Scheduler):
         if state.startswith("PENDING"):
             # Where it is to go it is already; left there, the request would send its next start back at once.
             request.unlink(missing_ok=True)
-            if details.get("Reason", "").startswith(_HELD):
+            # A job whose priority is 0 waits for its release, whatever reason is given.
+            if details.get("Priority") == "0":
                 run_slurm(["scontrol", "release", job.job_id], at=_place(job))
         elif state.startswith(("RUNNING", "SUSPENDED", "CONFIGURING")):
             write_json_once(request, {"reason": "requeued", "requested_at": time.time()})
@@ -271,7 +270,8 @@ def pending_reason(entry: QueuedEntry) -> str:
     """Why a job waits and when Slurm expects to start it, in words."""
     state, words = job_state(entry.state)
     words = words or reason_in_words(entry.reason)
-    if state is JobState.PENDING and entry.started_at is not None and entry.started_at > time.time():
+    expected = state is JobState.PENDING and "held" not in words
+    if expected and entry.started_at is not None and entry.started_at > time.time():
         words += f"; Slurm expects to start it at {units.clock(entry.started_at)}"
     return words
 

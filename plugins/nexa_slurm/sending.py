@@ -36,7 +36,7 @@ def prepare_login_node(at: LoginNode, attempt: Attempt) -> None:
     from nexa.recipe.schema import Recipe
 
     plan = read_plan(attempt.run_dir, attempt.number)
-    recipe, launch = Recipe.from_document(plan["recipe"]), LaunchSpec(**plan["launch"])
+    recipe, launch = Recipe.from_document(plan["recipe"]), LaunchSpec.from_document(plan["launch"])
     root = options_of(recipe).code_folder
     package = code_of(recipe, launch) if root is not None else None
     code = package.folder(root) if package is not None and root is not None else ""

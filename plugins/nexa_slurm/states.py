@@ -27,7 +27,11 @@ _STATES: dict[str, tuple[JobState, str]] = {
     "CANCELLED": (JobState.ENDED, "its job was cancelled"),
     "PREEMPTED": (JobState.ENDED, "its job had to make room for one of a higher priority"),
     "REVOKED": (JobState.ENDED, "another cluster started it"),
-    "TIMEOUT": (JobState.ENDED, "its job reached its time limit"),
+    "TIMEOUT": (
+        JobState.ENDED,
+        "its job reached its time limit before it had saved a checkpoint and stopped: a step and its checkpoint take "
+        "longer than cluster.stop_lead_seconds; raise that, and cluster.time_limit with it",
+    ),
     "DEADLINE": (JobState.ENDED, "its job reached its deadline"),
     "FAILED": (JobState.ENDED, "its job failed"),
     "NODE_FAIL": (JobState.ENDED, "a node of its job failed"),
@@ -52,6 +56,7 @@ _REASONS: dict[str, str] = {
     "JobHeldAdmin": "it is held by Slurm or its administrators, often after several failed starts; see: nexa logs, "
     "then release it (nexa requeue) or ask them",
     "JobHoldMaxRequeue": "it is held, because it was put back into the queue too often; release it: nexa requeue",
+    "job requeued in held state": "it was put back into the queue and is held; release it: nexa requeue",
     "launch failed requeued held": "it could not be started and is held; see: nexa logs, then release it: nexa requeue",
     "PartitionDown": "its partition is down",
     "PartitionInactive": "its partition is switched off",

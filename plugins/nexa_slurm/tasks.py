@@ -12,6 +12,9 @@ from nexa.worker.command import worker_argv
 from nexa.worker.place import WorkerPlace
 from nexa_slurm.allocation import Allocation
 
+CURRENT = "current"
+"""The kind of environment that is the launching machine's own."""
+
 
 def srun_argv(plan: Mapping[str, Any], place: WorkerPlace, allocation: Allocation) -> list[str]:
     """Return the command that starts `nexa_slurm.node` once on every node of the job. Raises NexaError."""
@@ -43,9 +46,11 @@ def srun_argv(plan: Mapping[str, Any], place: WorkerPlace, allocation: Allocatio
 
 
 def node_argv(plan: Mapping[str, Any], place: WorkerPlace, *, node: int, num_nodes: int, rendezvous: str) -> list[str]:
-    """Return the command that one node's task becomes: its workers, or the container that holds them."""
-    launch = dict(plan["launch"])
-    launch["python"] = _options(plan).get("python") or launch["python"]
+    """Return the command that one node's task becomes: its workers, before they are put into a container."""
+    launch = launch_of(plan)
+    if launch.get("environment", {}).get("kind", CURRENT) == CURRENT:
+        # An environment or container that the recipe names brings its own.
+        launch["python"] = _options(plan).get("python") or launch["python"]
     container = _options(plan).get("container")
     if container is not None:
         launch["python"] = container["python"]
@@ -75,9 +80,10 @@ def mounts_of(plan: Mapping[str, Any], place: WorkerPlace) -> Sequence[str]:
     return [*own, *(_options(plan).get("container") or {}).get("mounts", [])]
 
 
-def environment_of(plan: Mapping[str, Any]) -> dict[str, str]:
-    """Variables of the backend and of the recipe for the workers."""
-    return {**plan["launch"].get("env", {}), **_options(plan).get("environment", {})}
+def launch_of(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan's launch with the variables of the recipe's section `slurm`."""
+    launch = plan["launch"]
+    return {**launch, "env": {**launch.get("env", {}), **_options(plan).get("environment", {})}}
 
 
 def local_path(folder: Path, node: int) -> Path:

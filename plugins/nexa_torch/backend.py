@@ -144,6 +144,13 @@ class TorchBackend(Backend):
 
         return open_chat(checkpoint)
 
+    def export(self, checkpoint: Path, destination: Path, *, merge: bool) -> Mapping[str, Any]:
+        """Write a checkpoint's model for transformers or PEFT; see `nexa.backend.Backend.export`."""
+        require_packages()
+        from nexa_torch.export import export_model
+
+        return export_model(checkpoint, destination, merge=merge)
+
     def open_generator(self, checkpoint: Path) -> TextGenerator:
         """Load a checkpoint folder, or an adapter with its base model, for `nexa serve`. Raises UserError."""
         _ready_to_talk(checkpoint)

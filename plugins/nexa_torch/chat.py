@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nexa.backend import ChatSession
 from nexa.errors import UserError
 from nexa_torch.generation import chat_prompt, chat_stop_tokens, decode_stream, generate_tokens, text_prompt
+from nexa_torch.identity import require_base
 from nexa_torch.models import load_network, quiet_libraries
 from nexa_torch.sources import ModelSource, resolve_source
 
@@ -54,18 +55,21 @@ def open_chat(checkpoint: Path) -> TorchChatSession:
     if not checkpoint.is_dir():
         raise UserError(f"checkpoint folder {checkpoint} does not exist")
     quiet_libraries()
-    adapter_config = checkpoint / _ADAPTER_CONFIG
-    network = (
-        _adapted(checkpoint, json.loads(adapter_config.read_text(encoding="utf-8")))
-        if adapter_config.is_file()
-        else _whole(checkpoint)
-    )
+    network = load_checkpoint(checkpoint)
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"the tokenizer in {checkpoint} can't be loaded: {error}") from error
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return TorchChatSession(network.to(device).eval(), tokenizer)
+
+
+def load_checkpoint(checkpoint: Path) -> PreTrainedModel:
+    """The model of a checkpoint folder, an adapter's with its update added to the base model. Raises UserError."""
+    adapter_config = checkpoint / _ADAPTER_CONFIG
+    if adapter_config.is_file():
+        return _adapted(checkpoint, json.loads(adapter_config.read_text(encoding="utf-8")))
+    return _whole(checkpoint)
 
 
 def _whole(checkpoint: Path) -> PreTrainedModel:
@@ -78,6 +82,9 @@ def _adapted(checkpoint: Path, config: Mapping[str, Any]) -> PreTrainedModel:
     from peft import PeftModel
 
     base: ModelSource = resolve_source(str(config["base_model_name_or_path"]))
+    if config.get("task_type") == "SEQ_CLS":
+        raise UserError(f"{checkpoint} is the adapter of a reward model, which scores answers and writes none")
     network = load_network(base, revision=config.get("revision"))
+    require_base(network, checkpoint, base.name)
     merged: PreTrainedModel = PeftModel.from_pretrained(network, str(checkpoint)).merge_and_unload()
     return merged

@@ -30,7 +30,7 @@ def effective(recipe: Recipe) -> dict[str, Any]:
     values = {
         line.path: line.value
         for line in lines
-        if line.answer is not Answer.REFUSED and line.path not in CORE_FIELDS and not _is_off(recipe, line.path)
+        if line.answer is not Answer.REFUSED and line.path not in CORE_FIELDS and not recipe.lacks(line.path)
     }
     values |= _batch(recipe)
     if recipe.optimizer.name in OPTIMIZERS:
@@ -41,16 +41,6 @@ def effective(recipe: Recipe) -> dict[str, Any]:
     if recipe.method in recipe.plugin_options:
         options[recipe.method] = recipe.plugin_options[recipe.method]
     return values | {f"{name}.{key}": value for name, section in options.items() for key, value in section.items()}
-
-
-def _is_off(recipe: Recipe, path: str) -> bool:
-    """Whether a field belongs to an optional section that the recipe does not have."""
-    section: Any = recipe
-    for name in path.split(".")[:-1]:
-        section = getattr(section, name)
-        if section is None:
-            return True
-    return False
 
 
 def _batch(recipe: Recipe) -> dict[str, int]:

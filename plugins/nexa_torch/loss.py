@@ -229,7 +229,10 @@ class _WholeLogits(torch.autograd.Function):
 
 
 def logits_loss(logits: Tensor, objective: Objective, *, scale: float, chunk: int) -> Tensor:
-    """Return `scale` × the sum of an objective over whole logits [n, vocabulary], for heads that are no plain product."""
+    """Return `scale` × the sum of an objective over whole logits [n, vocabulary], of heads that are no plain product.
+
+    For the rest see `fused_head_loss`.
+    """
     return _WholeLogits.apply(logits, objective, scale, chunk)
 
 

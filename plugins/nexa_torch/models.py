@@ -22,6 +22,7 @@ from nexa.errors import UserError
 from nexa.prepared import cache_root
 from nexa_torch.architectures import ARCHITECTURES
 from nexa_torch.data.locate import store_in_cache
+from nexa_torch.identity import weights_fingerprint, write_base
 from nexa_torch.loss import IGNORED, cross_entropy_of_logits, linear_cross_entropy, sample_targets
 from nexa_torch.sources import ModelSource, resolve_source
 
@@ -41,6 +42,7 @@ class LanguageModel:
 
     network: the transformers model; its linear layers are wrapped where it has an adapter.
     adapter: the PEFT model around `network`, None when all weights are trained.
+    fingerprint: of its weights as they were loaded, see `nexa_torch.identity`.
     fused_head: whether the output head is a plain product, so that loss and head can be fused.
     takes_positions: whether the decoder accepts position ids, which packing needs.
     """
@@ -48,6 +50,7 @@ class LanguageModel:
     network: PreTrainedModel
     source: ModelSource
     adapter: Any = None
+    fingerprint: str = ""
     fused_head: bool = False
     takes_positions: bool = True
 
@@ -125,6 +128,7 @@ def wrap(network: PreTrainedModel, source: ModelSource) -> LanguageModel:
     parameters = inspect.signature(network.base_model.forward).parameters
     model = LanguageModel(network=network, source=source, takes_positions="position_ids" in parameters)
     model.fused_head = _head_is_plain(model)
+    model.fingerprint = weights_fingerprint(network)
     return model
 
 
@@ -159,10 +163,23 @@ def load_network(source: ModelSource, *, revision: str | None = None) -> PreTrai
     """Load an existing model in fp32, in training mode off. Raises UserError when that fails."""
     if source.gguf_file is not None:
         return _load_gguf(source)
+    _require_language_model(source)
     options: dict[str, Any] = {"use_safetensors": True}
     if source.kind == "hub" and revision is not None:
         options["revision"] = revision
     return _from_pretrained(source, source.location, options)
+
+
+def _require_language_model(source: ModelSource) -> None:
+    """Raise UserError for a folder whose model scores text: transformers would give it a random head of words."""
+    if source.path is None:
+        return
+    config = json.loads((source.path / "config.json").read_text(encoding="utf-8"))
+    if any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ()):
+        raise UserError(
+            f"{source.name} is a reward model, which scores answers and writes none",
+            hint="its scores: transformers.AutoModelForSequenceClassification.from_pretrained(FOLDER)",
+        )
 
 
 def _from_pretrained(source: ModelSource, location: str, options: dict[str, Any]) -> PreTrainedModel:
@@ -343,6 +360,7 @@ def save_adapter(model: LanguageModel, folder: Path, weights: Mapping[str, Tenso
     if isinstance(values["target_modules"], list):
         values["target_modules"].sort()
     config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_base(folder, model.source.name, model.fingerprint)
 
 
 def stop_tokens(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -19,7 +19,7 @@ def nexa_register_backends() -> Iterable[BackendSpec]:
             summary="Nexa's own PyTorch engine: language models, and any task that a plugin brings",
             factory=FACTORY,
             options_model="nexa_torch.options:TorchOptions",
-            capabilities=frozenset({"chat", "estimate", "language-model", "prepare", "resume", "serve"}),
+            capabilities=frozenset({"chat", "estimate", "export", "language-model", "prepare", "resume", "serve"}),
             methods=tuple(TASKS),
             requirements=("nexa-train[torch]",),
             probes=("torch", "transformers", "safetensors", "numpy"),

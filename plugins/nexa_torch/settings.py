@@ -83,6 +83,16 @@ def _early_stopping(recipe: Recipe) -> str | None:
     return f"EarlyStopping(monitor={stopping.monitor!r}, patience={stopping.patience})" if stopping else None
 
 
+def _nothing_held_out(recipe: Recipe) -> str | None:
+    held, training = recipe.data.validation, recipe.training
+    if not (training.eval_every_steps or training.eval_every_epochs) or held.fraction or held.remote_uri or held.split:
+        return None
+    # Data of other tasks may hold out rows by itself.
+    task = _task(recipe)
+    language = task is not None and LANGUAGE in task.capabilities
+    return "nothing is evaluated without data.validation" if language else None
+
+
 def _architecture_only(recipe: Recipe) -> str | None:
     if recipe.model.name in ARCHITECTURES:
         return None
@@ -234,6 +244,8 @@ _REFUSALS: Mapping[str, _Rule] = {
 }
 
 _TRANSLATIONS: Mapping[str, _Rule] = {
+    "training.eval_every_steps": _nothing_held_out,
+    "training.eval_every_epochs": _nothing_held_out,
     "training.early_stopping": _early_stopping,
     "training.precision": _precision,
     "adapter.type": _adapter_type,

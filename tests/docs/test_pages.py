@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import click
@@ -90,10 +91,13 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_blocks_use_names_that_exist(page: Path) -> None:
+    # Packages that the page itself builds are imported by its own test.
+    own = set(re.findall(r"^`src/(nexa_\w+)/", page.read_text(encoding="utf-8"), re.MULTILINE))
     for block in blocks(page, "python"):
-        tree = ast.parse(block.text)
+        tree = ast.parse(textwrap.dedent(block.text))
         for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0].startswith("nexa"):
+            package = (node.module or "").split(".")[0] if isinstance(node, ast.ImportFrom) else ""
+            if isinstance(node, ast.ImportFrom) and node.module and package.startswith("nexa") and package not in own:
                 module = __import__(node.module, fromlist=[alias.name for alias in node.names])
                 assert all(hasattr(module, alias.name) for alias in node.names), f"{block}"
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "nexa":
@@ -106,11 +110,11 @@ def test_python_blocks_use_names_that_exist(page: Path) -> None:
 def test_recipes_on_pages_are_valid(page: Path, tmp_path: Path) -> None:
     from nexa.recipe.load import load_recipe
 
-    # A method that the page's own plugin registers is known where that plugin is installed, as its test does.
-    own = re.findall(r'TaskSpec\(\s*name="(\w+)"', page.read_text(encoding="utf-8"))
+    # A method or backend that the page's own plugin registers is known where it is installed, as its test does.
+    own = re.findall(r'(?:TaskSpec|BackendSpec)\(\s*name="(\w+)"', page.read_text(encoding="utf-8"))
     for block in blocks(page, "yaml"):
-        method = re.search(r"^(?:method|extends): *(\S+)", block.text, re.MULTILINE)
-        if method and method[1] not in own:
+        named = re.findall(r"^(?:method|backend|extends): *(\S+)", block.text, re.MULTILINE)
+        if named and not set(named) & set(own):
             recipe = tmp_path / f"line-{block.line}.yaml"
             recipe.write_text(block.text, encoding="utf-8")
             load_recipe(recipe)

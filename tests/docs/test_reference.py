@@ -29,3 +29,10 @@ def test_terminal_ui_page_is_current() -> None:
         [sys.executable, "-m", "nexa.tui.reference"], capture_output=True, text=True, timeout=60, check=True
     ).stdout
     assert made == (REFERENCE / "tui.md").read_text(encoding="utf-8"), "run `make docs`"
+
+
+def test_contracts_page_is_current() -> None:
+    made = subprocess.run(
+        [sys.executable, "-m", "nexa.scaffold.reference"], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert made == (REFERENCE / "contracts.md").read_text(encoding="utf-8"), "run `make docs`"

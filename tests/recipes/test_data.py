@@ -8,12 +8,16 @@ import json
 import re
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 DATA = RECIPES / "data"
 PIRATE_FILES = ("pirate-train.jsonl", "pirate-eval.jsonl")
+PREFERENCE_FILES = tuple(
+    f"{name}-{part}.jsonl" for name in ("brief", "brief-judged", "sums") for part in ("train", "eval")
+)
 VOICE = re.compile(r"\b(arr|ahoy|aye|yo ho|avast|shiver me timbers|blow me down)\b", re.IGNORECASE)
 
 
@@ -87,7 +91,7 @@ def test_sums_are_right() -> None:
 
 def test_readme_states_sizes_and_hashes() -> None:
     readme = (DATA / "README.md").read_text(encoding="utf-8")
-    for name in (*PIRATE_FILES, "shakespeare.txt"):
+    for name in (*PIRATE_FILES, *PREFERENCE_FILES, "shakespeare.txt"):
         content = (DATA / name).read_bytes()
         row = next(line for line in readme.splitlines() if line.startswith(f"| `{name}`"))
         assert f"| {len(content)} | `{hashlib.sha256(content).hexdigest()}` |" in row
@@ -100,6 +104,55 @@ def test_quickstart_recipe_names_the_data_it_was_tuned_on() -> None:
     prompts = re.findall(r"^    - (.+)$", recipe.partition("prompts:")[2], re.MULTILINE)
     assert len(prompts) >= 3
     assert not asked & set(prompts)
+
+
+def rows(name: str) -> list[dict[str, Any]]:
+    """The rows of one file of preferences or sums."""
+    return [json.loads(line) for line in (DATA / name).read_text(encoding="utf-8").splitlines()]
+
+
+def test_script_remakes_the_preferences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DATA))
+    remade = script("make_preferences").files()
+    assert set(remade) == set(PREFERENCE_FILES)
+    for name, content in remade.items():
+        assert content.encode() == (DATA / name).read_bytes(), f"{name} differs; run recipes/data/make_preferences.py"
+
+
+@pytest.mark.parametrize("kind", ["brief", "brief-judged", "sums"])
+def test_no_prompt_is_held_out_and_trained_on(kind: str) -> None:
+    train, held_out = ([row["prompt"] for row in rows(f"{kind}-{part}.jsonl")] for part in ("train", "eval"))
+    assert len(set(train)) == len(train)
+    assert not set(train) & set(held_out)
+
+
+def test_preferred_answers_are_the_brief_ones() -> None:
+    for row in (*rows("brief-train.jsonl"), *rows("brief-eval.jsonl")):
+        assert len(row["chosen"].split()) <= 3
+        assert len(row["rejected"].split()) >= 15
+        assert row["chosen"].rstrip(".").lower() in row["rejected"].lower()
+    for row in (*rows("brief-judged-train.jsonl"), *rows("brief-judged-eval.jsonl")):
+        assert row["label"] == (len(row["completion"].split()) <= 3)
+    labels = [row["label"] for row in rows("brief-judged-train.jsonl")]
+    assert sum(labels) * 2 == len(labels)
+
+
+def test_answers_of_sums_are_right() -> None:
+    for row in (*rows("sums-train.jsonl"), *rows("sums-eval.jsonl")):
+        assert sum(map(int, re.findall(r"\d+", row["prompt"]))) == row["answer"]
+
+
+@pytest.mark.parametrize("name", ["dpo", "kto", "orpo", "reward", "grpo"])
+def test_preference_recipes_name_their_data_and_ask_for_something_new(name: str) -> None:
+    from nexa.recipe.load import load_recipe
+
+    recipe = load_recipe(RECIPES / f"{name}.yaml").recipe
+    assert (recipe.method, recipe.backend) == (name, "hf")
+    content = Path(recipe.data.remote_uri).read_bytes()
+    assert recipe.data.expected_dataset_hash == f"sha256:{hashlib.sha256(content).hexdigest()}"
+    known = {row["prompt"] for file in PREFERENCE_FILES for row in rows(file)}
+    assert not known & set(recipe.samples.prompts)
+    assert bool(recipe.samples.prompts) is (name != "reward")
 
 
 def test_shakespeare_is_plain_text_without_a_publishers_notice() -> None:

@@ -42,6 +42,7 @@ def _differences(name: str) -> set[str]:
 
 def test_the_recipes_promised_are_there() -> None:
     assert {"quickstart", "v1", "v2", "v3", "pretrain-shakespeare", "shakespeare-chars", "falcon3-qlora"} <= set(NAMES)
+    assert {"sft-hf", "dpo", "kto", "orpo", "reward", "grpo"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -124,6 +125,29 @@ def test_a_single_text_is_held_out_at_its_end(tmp_path: Path) -> None:
     assert train + validation == text
     assert validation.startswith("line ")
     assert 0.08 * len(text) < len(validation) < 0.13 * len(text)
+
+
+@pytest.mark.parametrize("name", ["sft-hf", "dpo", "kto", "orpo", "reward", "grpo"])
+def test_what_a_recipe_of_hugging_face_sets_is_heeded(name: str) -> None:
+    """Nothing that it sets is refused, and nothing stops it on a machine with the packages."""
+    from nexa.plugins import get_host
+    from nexa.settings_report import settings_report
+
+    recipe = load_recipe(RECIPES / f"{name}.yaml").recipe
+    backend = get_host().create("backend", "hf")
+    lines = settings_report(recipe, backend.settings(recipe))
+    assert [line.path for line in lines if line.is_set and line.answer == "refused"] == []
+    assert list(backend.check(recipe)) == []
+
+
+def test_falcon3_trains_with_hugging_face_too() -> None:
+    from nexa.plugins import get_host
+    from nexa.settings_report import settings_report
+
+    recipe = load_recipe(RECIPES / "falcon3-qlora.yaml", overrides=["backend=hf"]).recipe
+    backend = get_host().create("backend", "hf")
+    lines = settings_report(recipe, backend.settings(recipe))
+    assert [line.path for line in lines if line.is_set and line.answer == "refused"] == []
 
 
 def test_falcon3_is_planned_without_its_hardware() -> None:

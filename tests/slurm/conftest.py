@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from cluster import Cluster, missing
 from slurm_runs import SlurmRuns
+from workspace import Workspace, make_workspace
 
 import nexa_slurm.queue
 
@@ -63,3 +64,12 @@ def runs(cluster: Cluster, tmp_path: Path) -> Iterator[SlurmRuns]:
     made = SlurmRuns(tmp_path, cluster)
     yield made
     made.end_all()
+
+
+@pytest.fixture
+def workspace(cluster: Cluster, tmp_path: Path) -> Iterator[Workspace]:
+    """A folder of recipes with nexa-echo installed; jobs of its commands are gone afterwards."""
+    made = make_workspace(tmp_path / "work")
+    made.install_echo()
+    yield made
+    SlurmRuns(tmp_path, cluster).end_all()

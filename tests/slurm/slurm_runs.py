@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import Cluster
+from workspace import Outcome, Workspace
 
 from nexa.backend import LaunchSpec, Resources
 from nexa.events.reader import EventReader
@@ -21,6 +24,22 @@ from nexa.scheduler import Attempt
 from nexa_slurm.scheduler import SlurmScheduler
 
 WORKERS = Path(__file__).parents[1] / "core" / "workers"
+
+
+# A launching command that is killed between sbatch and the record of its job.
+_LAUNCH_AND_DIE = """
+import os, signal, sys
+import nexa_slurm.scheduler as module
+from nexa.cli.main import main
+real = module.run_slurm
+def run_and_die(argv, **options):
+    answer = real(argv, **options)
+    if argv[0] == "sbatch":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer
+module.run_slurm = run_and_die
+main(sys.argv[1:])
+"""
 
 
 class SlurmRuns:
@@ -39,9 +58,10 @@ class SlurmRuns:
         nodes: int = 1,
         cluster: dict[str, Any] | None = None,
         slurm: dict[str, Any] | None = None,
+        launch: dict[str, Any] | None = None,
         **meta: Any,
     ) -> Run:
-        """Create a run of the counting backend, not started."""
+        """Create a run of the counting backend, not started; launch: fields of its LaunchSpec."""
         recipe = Recipe.model_validate(
             {
                 "method": "count",
@@ -60,6 +80,7 @@ class SlurmRuns:
                 "factory": "counting_backend:CountingBackend",
                 "processes_per_node": 1,
                 "env": {"PYTHONPATH": str(WORKERS)},
+                **(launch or {}),
             },
             "resources": {"num_nodes": nodes, "gpus_per_node": 0, "processes_per_node": 1},
             "store": {"factory": "nexa_file.store:FileStore", "uri": self.store_uri},
@@ -151,3 +172,18 @@ class SlurmRuns:
         self.cluster.command("scancel", "--full", "--signal=KILL", "--user=root", check=False)
         self.cluster.command("scancel", "--user=root", check=False)
         self.cluster.wait_idle()
+
+
+def nexa(workspace: Workspace, *arguments: str, exit_code: int = 0) -> Outcome:
+    """Run a command that sees nexa-echo."""
+    outcome = workspace.nexa(*arguments, **workspace.echo_variables())
+    assert outcome.exit_code == exit_code, outcome.out + outcome.err
+    return outcome
+
+
+def launch_and_die(workspace: Workspace, *arguments: str) -> None:
+    """Run a launching command that is killed before it can record its job."""
+    variables = workspace.environment(**workspace.echo_variables())
+    words = [sys.executable, "-c", _LAUNCH_AND_DIE, *arguments]
+    killed = subprocess.run(words, cwd=workspace.folder, env=variables, check=False)
+    assert killed.returncode == -signal.SIGKILL

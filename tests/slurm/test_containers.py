@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from nexa.recipe.schema import Recipe
 from nexa.worker.place import WorkerPlace
 from nexa_slurm.allocation import Allocation
 from nexa_slurm.containers import container_problems
@@ -19,6 +20,12 @@ PLACE = WorkerPlace(run_dir=Path("/runs/r"), attempt=1)
 def options(**container) -> SlurmOptions:
     """The section with a container."""
     return SlurmOptions.model_validate({"container": container})
+
+
+def problems(section: SlurmOptions, **environment) -> list:
+    """What is wrong with a recipe that has the section."""
+    needed = {"method": "count", "model": {"name": "none"}, "data": {"remote_uri": "none"}}
+    return container_problems(Recipe.model_validate({**needed, "environment": environment}), section)
 
 
 def plan(**container) -> dict:
@@ -54,22 +61,27 @@ def test_what_no_runtime_would_understand_is_refused(container):
 
 def test_an_image_that_the_nodes_can_not_find_is_named(tmp_path):
     (tmp_path / "train.sif").touch()
-    assert container_problems(options(image=str(tmp_path / "train.sif"))) == []
-    assert container_problems(options(image="docker://ubuntu:24.04")) == []
-    (problem,) = container_problems(options(image=str(tmp_path / "trian.sif")))
+    assert problems(options(image=str(tmp_path / "train.sif"))) == []
+    assert problems(options(image="docker://ubuntu:24.04")) == []
+    (problem,) = problems(options(image=str(tmp_path / "trian.sif")))
     assert "there is no image" in problem.message
     assert "train.sif" in problem.hint
-    (problem,) = container_problems(options(image="train.sif"))
+    (problem,) = problems(options(image="train.sif"))
     assert "neither an absolute path nor a URI" in problem.message
-    assert container_problems(SlurmOptions()) == []
+    assert problems(SlurmOptions()) == []
 
 
 def test_a_slurm_without_pyxis_says_so(cluster):
     if "--container-image" in cluster.command("srun", "--help"):
         pytest.skip("this Slurm has Pyxis")
-    (problem,) = container_problems(options(image="ubuntu", runtime="pyxis"))
+    (problem,) = problems(options(image="ubuntu", runtime="pyxis"))
     assert "no Pyxis" in problem.message
     assert "runtime=apptainer" in problem.hint
+
+
+def test_workers_are_in_one_place():
+    (problem,) = problems(options(image="docker://ubuntu"), container="ubuntu")
+    assert "both say where the workers run" in problem.message
 
 
 def test_pyxis_gets_image_and_mounts_of_srun():

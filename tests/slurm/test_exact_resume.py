@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
-from workspace import at_step, losses, make_workspace, status, wait
+from workspace import at_step, losses, status, wait
 
 from nexa.runs.actions import open_store, requeue
 from nexa.runs.state import State
 from nexa.runs.store import Run
-
-
-@pytest.fixture
-def workspace(cluster, tmp_path):
-    made = make_workspace(tmp_path / "work")
-    made.install_echo()
-    yield made
-    cluster.command("scancel", "--user=root", check=False)
-    cluster.wait_idle()
 
 
 def weights(run: Path) -> dict[str, str]:
@@ -31,19 +23,24 @@ def weights(run: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_requeued_training_ends_with_the_same_weights(workspace):
+def test_two_nodes_that_are_requeued_end_as_one_node_that_is_not(workspace):
     pytest.importorskip("torch")
-    length = ("training.max_steps=120", "training.save_every_steps=1000")
-    whole = workspace.launch("tiny.yaml", *length)
-    assert wait(whole).state is State.COMPLETED
-    run = workspace.launch("tiny.yaml", "--scheduler", "slurm", *length)
-    at_step(run, 5)
-    requeue(Run(run))
-    done = wait(run)
-    assert done.state is State.COMPLETED
-    assert len(Run(run).attempts) == 2
-    assert losses(run) == losses(whole)
-    assert weights(run) == weights(whole)
+    common = ("tiny.yaml", "--scheduler", "slurm", "training.max_steps=120", "training.save_every_steps=1000")
+    two_nodes = workspace.launch(*common, "--nodes", "2")
+    at_step(two_nodes, 5)
+    requeue(Run(two_nodes))
+    one_node = workspace.launch(*common, "cluster.processes_per_node=2")
+    assert wait(one_node).state is State.COMPLETED
+    done = wait(two_nodes)
+    assert done.state is State.COMPLETED, (two_nodes / "logs" / "1-supervisor.log").read_text()
+    assert len(Run(two_nodes).attempts) == 2
+    assert losses(two_nodes) == losses(one_node)
+    assert len(losses(two_nodes)) == 120
+    assert weights(two_nodes) == weights(one_node)
+    names = {path.name for path in (two_nodes / "logs").iterdir()}
+    assert {"1-0.log", "1-1.log", "1-node0.log", "1-node1.log", "1-supervisor.log"} <= names
+    nodes = [json.loads(path.read_text())["node"] for path in (two_nodes / "attempts/1/nodes").iterdir()]
+    assert sorted(nodes) == ["n1", "n2"]
 
 
 @pytest.mark.soak

@@ -8,38 +8,13 @@ import signal
 import sys
 from pathlib import Path
 
-import pytest
-from workspace import losses, make_workspace, status, wait
+from workspace import status, wait
 
 from nexa.runs.actions import submit_attempt
 from nexa.runs.state import State
 from nexa.runs.store import Run
 from nexa_slurm.scheduler import SlurmScheduler
 from nexa_slurm.submission import BATCH_SCRIPT
-
-
-@pytest.fixture
-def workspace(cluster, tmp_path):
-    made = make_workspace(tmp_path / "work")
-    yield made
-    cluster.command("scancel", "--user=root", check=False)
-    cluster.wait_idle()
-
-
-def test_two_nodes_give_the_losses_of_one_node_with_two_ranks(workspace):
-    pytest.importorskip("torch")
-    common = ("tiny.yaml", "--scheduler", "slurm", "cluster.time_limit=10m")
-    two_nodes = workspace.launch(*common, "--nodes", "2")
-    done = wait(two_nodes)
-    assert done.state is State.COMPLETED, (two_nodes / "logs" / "1-supervisor.log").read_text()
-    one_node = workspace.launch(*common, "cluster.processes_per_node=2")
-    assert wait(one_node).state is State.COMPLETED
-    assert losses(two_nodes) == losses(one_node)
-    assert len(losses(two_nodes)) == 4
-    names = {path.name for path in (two_nodes / "logs").iterdir()}
-    assert {"1-0.log", "1-1.log", "1-node0.log", "1-node1.log", "1-supervisor.log"} <= names
-    nodes = [json.loads(path.read_text())["node"] for path in (two_nodes / "attempts/1/nodes").iterdir()]
-    assert sorted(nodes) == ["n1", "n2"]
 
 
 def test_a_missing_python_is_named_with_its_node(runs, tmp_path):
@@ -136,16 +111,24 @@ def test_a_failing_command_before_the_workers_is_named(runs):
     assert "test -e /absent" in (run.path / "logs" / "1-supervisor.log").read_text()
 
 
-def test_a_container_holds_the_workers(runs, tmp_path, monkeypatch):
-    # A stand-in for Apptainer that only runs what it is given; the command line is what counts.
-    program = tmp_path / "bin" / "apptainer"
+def apptainer(folder: Path, image: str) -> Path:
+    """A stand-in for Apptainer that notes its words, lets in the variables it would and runs the rest; its folder.
+
+    The tests of containers use a real runtime.
+    """
+    program = folder / "bin" / "apptainer"
     program.parent.mkdir()
     program.write_text(
-        f'#!/bin/bash\nprintf "%s\\n" "$@" > {tmp_path}/words\n'
-        'while [ "$1" != image.sif ]; do shift; done\nshift\nexec "$@"\n'
+        f'#!/bin/bash\nprintf "%s\\n" "$@" > {folder}/words\n'
+        'for name in ${!APPTAINERENV_*}; do export "${name#APPTAINERENV_}=${!name}"; done\n'
+        f'while [ "$1" != {image} ]; do shift; done\nshift\nexec "$@"\n'
     )
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return program.parent
+
+
+def test_a_container_holds_the_workers(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{apptainer(tmp_path, 'image.sif')}:{os.environ['PATH']}")
     container = {
         "image": "image.sif",
         "mounts": ["/data:/data:ro"],
@@ -158,6 +141,28 @@ def test_a_container_holds_the_workers(runs, tmp_path, monkeypatch):
     binds = [words[i + 1] for i, word in enumerate(words) if word == "--bind"]
     assert binds == [str(run.path), str(tmp_path / "artifacts"), "/data:/data:ro"]
     assert words[words.index("image.sif") - 1] == "--cleanenv"
+
+
+def test_a_container_of_the_section_environment_holds_the_workers(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{apptainer(tmp_path, 'image.sif')}:{os.environ['PATH']}")
+    monkeypatch.setenv("HF_TOKEN", "hf_neverinacommand")
+    container = {
+        "runtime": "apptainer",
+        "image": "image.sif",
+        "mounts": ["/data:/data:ro"],
+        "gpus": 0,
+        "shm_bytes": 0,
+        "options": ["--fakeroot"],
+    }
+    run = runs.launch(launch={"container": container}, steps=3)
+    assert runs.await_end(run).state is State.COMPLETED
+    words = (tmp_path / "words").read_text().splitlines()
+    assert [word for word in words if word.startswith("--bind=")] == [
+        f"--bind={run.path}:{run.path}:rw",
+        "--bind=/data:/data:ro",
+    ]
+    assert {"--cleanenv", "--contain", "--fakeroot"} < set(words)
+    assert "hf_neverinacommand" not in "".join(words)
 
 
 def test_one_task_of_an_array_is_cancelled_alone(runs):
@@ -188,7 +193,6 @@ def test_one_task_of_an_array_is_cancelled_alone(runs):
 
 
 def test_the_status_of_a_run_is_that_of_a_local_one(workspace):
-    workspace.install_echo()
     run = workspace.launch("echo.yaml", "--scheduler", "slurm", "training.max_steps=5", **workspace.echo_variables())
     assert wait(run).state is State.COMPLETED
     seen = status(run)

@@ -8,9 +8,11 @@ import time
 
 import pytest
 
+from nexa.runs.actions import requeue
 from nexa.runs.state import State, run_status
 from nexa.scheduler import UncertainSubmissionError
 from nexa.worker.identity import ProcessIdentity
+from nexa_slurm.restarts import makes_no_progress
 
 
 def await_attempt(runs, run, number):
@@ -50,6 +52,19 @@ def test_scontrol_requeue_saves_and_starts_again(runs):
     assert_exact(runs, run, 80)
 
 
+def test_a_job_that_is_requeued_and_held_is_released(runs):
+    run = runs.launch(steps=80, step_seconds=0.05)
+    runs.await_step(run, 3)
+    runs.slurm("scontrol", "requeuehold", runs.job_id(run))
+    held = runs.await_status(run, lambda status: "held" in (status.reason or ""))
+    assert held.state is State.QUEUED
+    assert "nexa requeue" in held.reason
+    requeue(run)
+    assert runs.await_end(run).state is State.COMPLETED
+    assert [state for state, _ in runs.ends(run)] == ["stopped", "completed"]
+    assert_exact(runs, run, 80)
+
+
 def test_scancel_stops_the_run_with_a_checkpoint(runs):
     run = runs.launch(steps=10_000, step_seconds=0.05)
     runs.await_step(run, 3)
@@ -61,16 +76,19 @@ def test_scancel_stops_the_run_with_a_checkpoint(runs):
     assert len(run.attempts) == 1
 
 
-@pytest.mark.parametrize(("options", "attempts"), [(["--signal=USR1"], 2), (["--batch", "--signal=USR1"], 2)])
-def test_scancel_signal_reaches_only_its_own_run(runs, options, attempts):
+def test_scancel_signal_reaches_only_its_own_run(runs):
     other = runs.launch("other", steps=10_000, step_seconds=0.05)
-    run = runs.launch(steps=80, step_seconds=0.05)
-    runs.await_step(run, 3)
-    runs.await_step(other, 3)
-    runs.slurm("scancel", *options, runs.job_id(run))
-    assert runs.await_end(run).state is State.COMPLETED
-    assert len(run.attempts) == attempts
-    assert_exact(runs, run, 80)
+    signalled = {
+        runs.launch("tasks", steps=80, step_seconds=0.05): ["--signal=USR1"],
+        runs.launch("script", steps=80, step_seconds=0.05): ["--batch", "--signal=USR1"],
+    }
+    for run, options in signalled.items():
+        runs.await_step(run, 3)
+        runs.slurm("scancel", *options, runs.job_id(run))
+    for run in signalled:
+        assert runs.await_end(run).state is State.COMPLETED
+        assert len(run.attempts) == 2
+        assert_exact(runs, run, 80)
     assert run_status(other).state is State.RUNNING
     assert len(other.attempts) == 1
 
@@ -86,7 +104,7 @@ def test_sigterm_to_the_workers_stops_the_run_for_good(runs):
 
 
 def test_a_killed_node_is_replaced(runs):
-    run = runs.launch(steps=400, step_seconds=0.05, save_every=10)
+    run = runs.launch(steps=100, step_seconds=0.05, save_every=10)
     runs.await_step(run, 15)
     node = runs.slurm("squeue", "--noheader", "--format=%N", f"--jobs={runs.job_id(run)}").strip()
     runs.cluster.kill_node(node)
@@ -97,7 +115,7 @@ def test_a_killed_node_is_replaced(runs):
     states = runs.ends(run)
     assert states[0][0] == "lost"
     assert states[-1][0] == "completed"
-    assert_exact(runs, run, 400)
+    assert_exact(runs, run, 100)
 
 
 @pytest.mark.soak
@@ -133,6 +151,28 @@ def test_the_restart_budget_is_kept(runs):
     assert status.state is State.STOPPED
     assert "max_restarts=1 is used up" in status.reason
     assert len(run.attempts) == 2
+
+
+@pytest.mark.parametrize("checkpoint", [None, "checkpoints/count/step-00000001"])
+def test_two_attempts_without_a_step_are_no_progress(runs, monkeypatch, checkpoint):
+    run = runs.make(steps=3)
+    monkeypatch.setattr("nexa.runs.actions.newest_checkpoint", lambda run: checkpoint)
+    for number, begin in ((1, None), (2, checkpoint), (3, checkpoint)):
+        run.create_attempt(number, resume_from=begin, reason="a test")
+    assert not makes_no_progress(run, run.attempts[0])
+    assert makes_no_progress(run, run.attempts[1]) == (checkpoint is None)
+    assert makes_no_progress(run, run.attempts[2])
+    monkeypatch.setattr("nexa.runs.actions.newest_checkpoint", lambda run: "checkpoints/count/step-00000002")
+    assert not makes_no_progress(run, run.attempts[2])
+
+
+@pytest.mark.soak
+def test_a_time_limit_that_no_checkpoint_fits_in_says_what_to_raise(runs):
+    run = runs.launch(steps=10, step_seconds=600.0, cluster={"time_limit": "1m", "stop_lead_seconds": 20})
+    status = runs.await_end(run, seconds=240)
+    assert status.state is State.LOST
+    assert "longer than cluster.stop_lead_seconds" in status.reason
+    assert len(run.attempts) == 1
 
 
 @pytest.mark.soak

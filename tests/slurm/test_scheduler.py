@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 
 import pytest
-from workspace import make_workspace
+from slurm_runs import launch_and_die, nexa
+from workspace import make_workspace, until
 
 import nexa_slurm.queue
 from nexa.errors import NexaError, UserError
@@ -75,49 +73,18 @@ def test_the_exact_command_and_script_are_shown(cluster, tmp_path):
     assert not workspace.runs_dir.exists()
 
 
-LAUNCH_AND_DIE = """
-import os, signal, sys
-import nexa_slurm.scheduler as module
-from nexa.cli.main import main
-real = module.run_slurm
-def run_and_die(argv, **options):
-    answer = real(argv, **options)
-    if argv[0] == "sbatch":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return answer
-module.run_slurm = run_and_die
-main(sys.argv[1:])
-"""
-
-
 @pytest.mark.parametrize("options", ["[]", '["--hold"]'])
-def test_a_launcher_killed_after_sbatch_finds_its_job_again(cluster, tmp_path, options):
-    workspace = make_workspace(tmp_path / "work")
-    workspace.install_echo()
-    variables = workspace.environment(**workspace.echo_variables())
-    words = [
-        "launch",
-        "echo.yaml",
-        "--scheduler",
-        "slurm",
-        "training.max_steps=5",
-        f"slurm.options={options}",
-        "--detach",
-    ]
-    killed = subprocess.run(
-        [sys.executable, "-c", LAUNCH_AND_DIE, *words], cwd=workspace.folder, env=variables, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
+def test_a_launcher_killed_after_sbatch_finds_its_job_again(workspace, cluster, options):
+    words = ("launch", "echo.yaml", "--scheduler", "slurm", "training.max_steps=5", f"slurm.options={options}")
+    launch_and_die(workspace, *words, "--detach")
     (run_dir,) = workspace.runs_dir.iterdir()
     if options != "[]":
         assert not (run_dir / "attempts" / "1" / "job.json").exists()
-        shown = workspace.nexa("runs", "--json", **workspace.echo_variables()).json[0]
+        shown = nexa(workspace, "runs", "--json").json[0]
         assert shown["state"] == "queued"
         assert (run_dir / "attempts" / "1" / "job.json").exists()
-        assert workspace.nexa("requeue", "latest", **workspace.echo_variables()).exit_code == 0
-    deadline = time.monotonic() + 60
-    while (shown := workspace.nexa("runs", "--json", **workspace.echo_variables()).json[0])["active"]:
-        assert time.monotonic() < deadline, shown
+        nexa(workspace, "requeue", "latest")
+    shown = until(lambda: nexa(workspace, "runs", "--json").json[0], lambda shown: not shown["active"])
     assert shown["state"] == "completed"
     jobs = cluster.command("squeue", "--noheader", "--states=all", "--format=%i", f"--name={run_dir.name}").split()
     assert len(jobs) == 1

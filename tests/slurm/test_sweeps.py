@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-
-import pytest
-from workspace import Workspace, make_workspace, until
+from slurm_runs import launch_and_die, nexa
+from workspace import until
 
 from nexa.runs.actions import stop
 from nexa.runs.jobs import job_of
 from nexa.runs.state import run_statuses
 from nexa.sweeps.store import Sweep, SweepStore
-
-
-@pytest.fixture
-def workspace(cluster, tmp_path) -> Workspace:
-    """A folder whose recipe trains byte counts; the jobs of the test are gone afterwards."""
-    made = make_workspace(tmp_path / "work")
-    made.install_echo()
-    yield made
-    cluster.command("scancel", "--user=root", check=False)
-    cluster.wait_idle()
-
-
-def nexa(workspace, *arguments, exit_code=0):
-    """Run a command that sees nexa-echo."""
-    outcome = workspace.nexa(*arguments, **workspace.echo_variables())
-    assert outcome.exit_code == exit_code, outcome.out + outcome.err
-    return outcome
 
 
 def newest(workspace) -> Sweep:
@@ -111,28 +90,9 @@ def test_one_task_of_a_partly_begun_array_is_requeued_alone(workspace):
     assert [len(run.attempts) for run in sweep.runs()] == [2, 1]
 
 
-LAUNCH_AND_DIE = """
-import os, signal, sys
-import nexa_slurm.scheduler as module
-from nexa.cli.main import main
-real = module.run_slurm
-def run_and_die(argv, **options):
-    answer = real(argv, **options)
-    if argv[0] == "sbatch":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return answer
-module.run_slurm = run_and_die
-main(sys.argv[1:])
-"""
-
-
 def test_a_launcher_killed_after_sbatch_finds_the_tasks_of_its_array_again(workspace, cluster):
     words = ("sweep", "echo.yaml", "--scheduler", "slurm", "training.max_steps=3,4", "slurm.options=[--hold]")
-    variables = workspace.environment(**workspace.echo_variables())
-    killed = subprocess.run(
-        [sys.executable, "-c", LAUNCH_AND_DIE, *words], cwd=workspace.folder, env=variables, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
+    launch_and_die(workspace, *words)
     sweep = newest(workspace)
     assert all(job_of(run.latest_attempt) is None for run in sweep.runs())
     assert states(sweep) == ["queued", "queued"]

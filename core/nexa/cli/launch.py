@@ -12,7 +12,7 @@ from nexa.recipe.flags import OptionalBooleanCommand, optional_boolean, seed_fla
 
 if TYPE_CHECKING:
     from nexa.plan import Plan
-    from nexa.recipe.load import LoadedRecipe
+    from nexa.recipe.load import LoadedRecipe, RecipeTree
     from nexa.runs.store import Run
 
 
@@ -82,10 +82,32 @@ def split_arguments(arguments: Sequence[str], config_mode: str | None) -> tuple[
 def _load(arguments: Sequence[str], config_mode: str | None, flags: dict[str, Any]) -> LoadedRecipe:
     """The recipe that the command line names, with its overrides and flags on top."""
     from nexa.recipe.flags import flags_to_keys
-    from nexa.recipe.load import load_recipe
+    from nexa.recipe.load import apply_typed, load_recipe, resolve_tree
 
     source, overrides = split_arguments(arguments, config_mode)
-    return load_recipe(source, overrides=overrides, flags=flags_to_keys(flags))
+    keys = flags_to_keys(flags)
+    foreign = _foreign(source, keys.get("backend"))
+    if foreign is not None:
+        return resolve_tree(apply_typed(foreign, overrides, keys))
+    return load_recipe(source, overrides=overrides, flags=keys)
+
+
+def _foreign(source: str, backend: str | None) -> RecipeTree | None:
+    """The recipe of a file that is the named backend's own configuration; None for a recipe."""
+    if backend is None or not source.endswith((".yaml", ".yml")):
+        return None
+    from pathlib import Path
+
+    from nexa.plugins import get_host
+    from nexa.recipe.imports import import_file, tree_of
+    from nexa.text import sanitize
+
+    imported = import_file(source, get_host().spec("backend", backend))
+    if imported is None:
+        return None
+    for note in imported.notes:
+        click.echo(f"note: {sanitize(note)}", err=True)
+    return tree_of(imported, Path(source).expanduser().absolute())
 
 
 def _document(plan: Plan) -> dict[str, Any]:

@@ -48,6 +48,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "verify-resume": CommandEntry(
         "nexa.cli.verify_resume:command", "Cut and resume a run, and compare it bit by bit.", "Prepare"
     ),
+    "distill": CommandEntry("nexa.cli.distill:command", "Record a teacher, and compare students with it.", "Prepare"),
     "prepare": CommandEntry("nexa.cli.prepare:command", "Make a recipe's data ready before a run.", "Prepare"),
     "data": CommandEntry("nexa.cli.data:command", "Look at data as training sees it.", "Prepare"),
     "plugins": CommandEntry("nexa.cli.plugins:command", "List plugins and what is wrong with them.", "Prepare"),
@@ -55,8 +56,10 @@ COMMANDS: dict[str, CommandEntry] = {
     "doctor": CommandEntry("nexa.cli.doctor:command", "Check this machine and say what to install.", "Prepare"),
     "artifacts": CommandEntry("nexa.cli.artifacts:command", "List, verify and clean up checkpoints.", "Use"),
     "chat": CommandEntry("nexa.cli.chat:command", "Talk to a checkpoint.", "Use"),
+    "export": CommandEntry("nexa.cli.export:command", "Write a checkpoint's model for other programs.", "Use"),
     "serve": CommandEntry("nexa.cli.serve:command", "Serve a checkpoint to clients of the OpenAI API.", "Use"),
     "generate": CommandEntry("nexa.cli.generate:command", "Continue a text with a checkpoint.", "Use"),
+    "plugin": CommandEntry("nexa.cli.plugin:command", "Make a package for a plugin of your own.", "Extend"),
     "conformance": CommandEntry(
         "nexa.cli.conformance:command", "Compare a backend with a reference, check by check.", "Extend"
     ),

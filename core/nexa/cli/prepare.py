@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -60,14 +60,15 @@ def preparing_backend(recipe: str, overrides: Sequence[str]) -> tuple[Recipe, Ba
 
 
 @contextmanager
-def progress_bar() -> Iterator[PrepareProgress | None]:
-    """What `Backend.prepare` reports as a bar on a terminal; None elsewhere."""
+def progress_bar(phases: Mapping[str, str] | None = None) -> Iterator[PrepareProgress | None]:
+    """What `Backend.prepare` reports as a bar on a terminal; None elsewhere. phases: what is shown for some of them."""
     if not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    names = _PHASES if phases is None else phases
     columns: tuple[Any, ...] = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
@@ -78,7 +79,7 @@ def progress_bar() -> Iterator[PrepareProgress | None]:
         task = bar.add_task("loading", total=None)
 
         def show(phase: str, done: int, total: int | None) -> None:
-            bar.update(task, description=_PHASES.get(phase, phase), completed=done, total=total)
+            bar.update(task, description=names.get(phase, phase), completed=done, total=total)
 
         yield show
 

@@ -115,6 +115,35 @@ def new_command(name: str, source: str) -> None:
     click.echo(f"  and:           nexa launch {path} --dry-run")
 
 
+@command.command("import")
+@click.argument("file")
+@click.option("--backend", default="axolotl", show_default=True, help="Whose file it is.")
+@click.option("--output", metavar="NAME", help="Write it there, as `nexa recipe new` does, instead of printing it.")
+def import_command(file: str, backend: str, output: str | None) -> None:
+    """Make a recipe of another trainer's configuration FILE.
+
+    Every key gets the recipe's own name for it, stays in the section of the backend, or is refused by name. Notes on
+    what was left out go to stderr.
+    """
+    from pathlib import Path
+
+    from nexa.recipe.create import write_recipe
+    from nexa.recipe.imports import import_recipe, imported_document
+    from nexa.recipe.render import to_yaml
+    from nexa.text import sanitize
+
+    imported = import_recipe(file, backend)
+    for note in imported.notes:
+        click.echo(f"note: {sanitize(note)}", err=True)
+    text = to_yaml(imported_document(imported))
+    if output is None:
+        click.echo(sanitize(text), nl=False)
+        return
+    path = sanitize(str(write_recipe(output, Path(file).expanduser().absolute(), text)))
+    click.echo(f"wrote {path}")
+    click.echo(f"  check it: nexa launch {path} --explain")
+
+
 def _problems(recipe: str) -> Sequence[Problem]:
     """Everything wrong with one recipe; empty when it can be used."""
     from nexa.errors import Problem, RecipeError, UserError

@@ -25,6 +25,7 @@ _VALUES: Mapping[str, Sequence[Any]] = {
     "optimizer.name": ("sgd", "adamw", "lion", "adafactor"),
     "optimizer.betas": ([0.5, 0.75], [0.25, 0.5]),
     "optimizer.scheduler.name": ("constant", "linear", "cosine_warmup"),
+    "rollouts.rewards": (["other"], [{"name": "other"}]),
     "data.expected_dataset_hash": ("0" * 64, "f" * 64),
 }
 """Values of fields whose type says too little about what makes sense."""
@@ -41,8 +42,12 @@ _COMPANIONS: Mapping[str, Mapping[str, Any]] = {
 }
 """Fields that must change with another: values that exclude it, or that it takes the place of."""
 
-_SIZES: Mapping[str, Any] = {"model.d_model": 32, "model.n_layers": 2, "model.n_heads": 2}
-"""Sizes of a model, set where they can be changed together alone."""
+_BASES: Sequence[Mapping[str, Any]] = (
+    {},
+    {"model.d_model": 32, "model.n_layers": 2, "model.n_heads": 2},
+    {"distill.mode": "online"},
+)
+"""Values to change a field beside, the first with which it may have another value at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +82,7 @@ def mutations(recipe: Recipe, options: Mapping[str, type[BaseModel]] | None = No
 
 def _of_leaf(recipe: Recipe, path: str) -> Iterator[Mutation]:
     sections = _sections_on_the_way(recipe, path)
-    for more in ({}, _SIZES):
+    for more in _BASES:
         base = _valid(recipe, {**sections, **more}) if sections or more else recipe
         found = list(_of_base(base, path)) if base is not None else []
         if found:

@@ -262,14 +262,15 @@ def _impossible(kind: str, name: str, message: str, hint: str | None) -> Placeme
 
 
 def _version_of(folder: Path) -> str:
-    """Version of a virtual environment's Python, from its own record; "" where there is none."""
+    """Version of an environment's Python, from its record or its only folder of modules; "" where unknown."""
     try:
         match = _VERSION_LINE.search((folder / "pyvenv.cfg").read_text(encoding="utf-8", errors="replace"))
     except OSError:
         match = None
     if match:
         return match.group(1)
-    return f"{sys.version_info[0]}.{sys.version_info[1]}" if folder == Path(sys.prefix) else ""
+    versions = [path.name.removeprefix("python") for path in folder.glob("lib/python3.[0-9]*")]
+    return versions[0] if len(versions) == 1 else ""
 
 
 def _versions(sites: Sequence[Path]) -> Mapping[str, str]:

@@ -10,14 +10,13 @@ from nexa.backend import ContainerSpec
 from nexa.errors import Problem, UserError
 from nexa.preflight import local_folder
 from nexa.quantities import bytes_of
+from nexa.recipe.paths import IMAGE_FILES
 from nexa.uris import is_uri
 from nexa.worker.container import RUNTIMES
 
 if TYPE_CHECKING:
     from nexa.backend import Resources
     from nexa.recipe.schema import Recipe
-
-_IMAGE_FILES = (".sif", ".img")
 
 
 def container_spec(recipe: Recipe, resources: Resources, *, code: Path, store_uri: str) -> ContainerSpec:
@@ -54,7 +53,7 @@ def runtime_of(recipe: Recipe) -> str:
     section = recipe.environment
     if section.runtime != "auto":
         return section.runtime
-    if section.container is not None and section.container.endswith(_IMAGE_FILES):
+    if section.container is not None and section.container.endswith(IMAGE_FILES):
         return "apptainer"
     return next((name for name, runtime in RUNTIMES.items() if runtime.program()), next(iter(RUNTIMES)))
 
@@ -68,7 +67,8 @@ def runtime_problems(recipe: Recipe, *, here: bool) -> list[Problem]:
     problems = []
     if runtime.program() is None:
         there = [name for name, other in RUNTIMES.items() if other.program()]
-        looked_for = section.runtime if section.runtime != "auto" else ", ".join(RUNTIMES)
+        named = section.runtime != "auto" or runtime.name == "apptainer"
+        looked_for = runtime.name if named else ", ".join(RUNTIMES)
         problems.append(
             Problem(
                 path="environment.runtime" if section.runtime != "auto" else "environment.container",
@@ -76,7 +76,7 @@ def runtime_problems(recipe: Recipe, *, here: bool) -> list[Problem]:
                 hint=f"it has {', '.join(there)}" if there else "install one, or use an environment: nexa env create",
             )
         )
-    if section.container.endswith(_IMAGE_FILES) and not Path(section.container).is_file():
+    if section.container.endswith(IMAGE_FILES) and not Path(section.container).is_file():
         problems.append(Problem(path="environment.container", message=f"there is no image {section.container}"))
     missing = [mount for mount in section.mounts if not Path(mount.partition(":")[0]).expanduser().exists()]
     problems += [

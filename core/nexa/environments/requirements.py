@@ -57,7 +57,7 @@ def misfits(needs: Needs, installed: Mapping[str, str], python: str) -> list[str
     installed: version of each package, by normalized name. python: version of the interpreter.
     """
     found = []
-    if not specifiers(needs.python, needs.asker).contains(python, prereleases=True):
+    if needs.python and not specifiers(needs.python, needs.asker).contains(python, prereleases=True):
         found.append(f"it has Python {python}, {needs.asker} needs {needs.python}")
     for text in needs.requirements:
         requirement = parse(text, needs.asker)

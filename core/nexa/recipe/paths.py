@@ -18,6 +18,10 @@ FILE_KEYS = (
 )
 MODEL_KEYS = ("model.name", "model.tokenizer", "distill.teacher")
 STORE_KEY = "artifacts.store_uri"
+ENVIRONMENT_KEYS = ("environment", "environment.name")
+IMAGE_KEY = "environment.container"
+IMAGE_FILES = (".sif", ".img")
+"""Suffixes of container images that are files."""
 
 
 def absolute_paths(layer: Node, folder: Path) -> Node:
@@ -26,6 +30,11 @@ def absolute_paths(layer: Node, folder: Path) -> Node:
         layer = _replace(layer, key, lambda value: absolute_path(value, folder))
     for key in MODEL_KEYS:
         layer = _replace(layer, key, lambda value: absolute_model(value, folder))
+    for key in ENVIRONMENT_KEYS:
+        layer = _replace(layer, key, lambda value: absolute_path(value, folder) if "/" in value else value)
+    layer = _replace(
+        layer, IMAGE_KEY, lambda value: absolute_path(value, folder) if value.endswith(IMAGE_FILES) else value
+    )
     return _replace(layer, STORE_KEY, lambda value: absolute_uri(value, folder))
 
 

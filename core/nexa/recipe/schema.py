@@ -81,6 +81,15 @@ class Recipe(Section):
         named = {section: key for section, key in _NAMED_SECTIONS.items() if isinstance(data.get(section), str)}
         return {**data, **{section: {key: data[section]} for section, key in named.items()}}
 
+    def lacks(self, path: str) -> bool:
+        """Whether the leaf at a dotted key belongs to an optional section that this recipe does not have."""
+        section: Any = self
+        for name in path.split(".")[:-1]:
+            section = getattr(section, name)
+            if section is None:
+                return True
+        return False
+
     def document(self) -> dict[str, Any]:
         """The recipe as plain JSON values, plugin sections at the top level."""
         return {**self.model_dump(mode="json"), **self.plugin_options}

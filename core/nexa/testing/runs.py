@@ -60,6 +60,7 @@ def plan_recipe(recipe: Recipe, folder: Path) -> Plan:
 def make_run(recipe: Recipe, folder: Path) -> Run:
     """Plan a recipe as `nexa launch` does and write its run directory below `folder`; starts nothing."""
     plan = plan_recipe(recipe, folder)
+    plan.environment.place_code()
     return create_run(recipe, folder, launch=plan.worker, resources=plan.resources, more=plan.document())
 
 

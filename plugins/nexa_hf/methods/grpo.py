@@ -113,6 +113,7 @@ GRPO = Method(
     load=_load,
     build=build_language_model,
     preview=_preview,
+    honoured=("rollouts.rewards",),
     arguments={
         "training.microbatch_size_per_gpu": _rows,
         "rollouts.rewards": lambda recipe: {"reward_weights": [reward.weight for reward in recipe.rollouts.rewards]},

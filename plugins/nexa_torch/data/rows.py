@@ -52,7 +52,8 @@ class RowCounts:
 class Rows:
     """Rows of at most `row_length` tokens, each made of whole documents or pieces of long ones.
 
-    segments: the pieces, row by row. source: where their tokens are. Tokens stay where `source` has them, such as in memory maps; a row is laid out when it is taken.
+    segments: the pieces, row by row. source: where their tokens are. Tokens stay there, such as in memory maps; a row
+    is laid out when it is taken.
     """
 
     ordered = False

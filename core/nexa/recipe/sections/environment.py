@@ -13,9 +13,11 @@ AUTO = "auto"
 CURRENT = "current"
 
 _LINE = r"^[^\x00-\x1f\x7f-\x9f]{1,4096}$"
+_MOUNT = r"^[/~][^\x00-\x1f\x7f-\x9f]{0,4096}$"
 _OPTION = r"^--?[A-Za-z][A-Za-z0-9-]*(=[^\x00-\x1f\x7f-\x9f]{0,1000})?$"
 PATTERNS.update(
     {
+        _MOUNT: "an absolute path, or one that starts with ~",
         _LINE: "text of one line, without control characters",
         _OPTION: "an option such as --name=value, without control characters",
     }
@@ -34,7 +36,7 @@ class EnvironmentSection(Section):
     """What runs the container. auto: apptainer for an image file, else the first one on this machine."""
     python: Annotated[str, Field(pattern=_LINE)] = "python3"
     """Interpreter inside the container."""
-    mounts: list[Annotated[str, Field(pattern=_LINE)]] = []
+    mounts: list[Annotated[str, Field(pattern=_MOUNT)]] = []
     """Further folders seen inside the container, as SOURCE or SOURCE:TARGET, read-only unless :rw follows. The run's
     folder, a local artifact store and the files that the recipe names always are."""
     shm_size: str = Field(default="16G", pattern=MEMORY)

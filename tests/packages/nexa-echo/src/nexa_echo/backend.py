@@ -24,8 +24,7 @@ from nexa.backend import (
 )
 from nexa.errors import Problem
 from nexa.settings_report import CORE_FIELDS
-from nexa_echo.bytecounts import SYMBOLS, ByteCounts, read_documents
-from nexa_echo.plugin import MODEL_NAME
+from nexa_echo.bytecounts import MODEL_NAME, SYMBOLS, ByteCounts, read_documents
 
 if TYPE_CHECKING:
     from nexa.recipe.schema import Recipe

@@ -10,6 +10,7 @@ from typing import Any
 
 from nexa.errors import DataError
 
+MODEL_NAME = "byte-counts"
 SYMBOLS = 256
 _TEXT_KEYS = ("text", "prompt", "response")
 

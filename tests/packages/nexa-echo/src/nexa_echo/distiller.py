@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nexa.distiller import CaptureEstimate, Distiller
+from nexa.distiller import CaptureEstimate, CaptureProgress, Distiller
 from nexa.errors import Problem
 from nexa_echo.bytecounts import ByteCounts, read_documents
 
@@ -33,18 +33,20 @@ class CountsDistiller(Distiller):
         documents = read_documents(Path(recipe.data.remote_uri))
         return CaptureEstimate(tokens=sum(map(len, documents)), bytes=_BYTES_PER_DOCUMENT * len(documents))
 
-    def capture(self, recipe: Recipe, output_dir: Path) -> Path:
+    def capture(self, recipe: Recipe, output_dir: Path, *, on_progress: CaptureProgress | None = None) -> Path:
         """Write a file per document, then the index; files that are there already are kept."""
         documents = read_documents(Path(recipe.data.remote_uri))
         shards = output_dir / "documents"
         shards.mkdir(parents=True, exist_ok=True)
         for number, document in enumerate(documents):
+            if on_progress is not None:
+                on_progress("capturing", number, len(documents))
             path = shards / f"{number:06d}.json"
             if not path.exists():
                 _write(path, {"likeliest": list(_taught(document).likeliest(_TOP))})
         index = output_dir / "distilled_dataset.json"
         digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(shards.iterdir())}
-        _write(index, {"documents": digests})
+        _write(index, {"distiller": "echo-counts", "documents": digests})
         return index
 
 

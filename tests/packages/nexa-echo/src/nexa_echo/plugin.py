@@ -15,8 +15,7 @@ from nexa.specs import (
     SchedulerSpec,
     TaskSpec,
 )
-
-MODEL_NAME = "byte-counts"
+from nexa_echo.bytecounts import MODEL_NAME
 
 
 @nexa.hookimpl

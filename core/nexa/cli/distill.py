@@ -1,0 +1,269 @@
+"""`nexa distill`: record a teacher, look at what was recorded, and put students beside their teacher."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from nexa.distiller import CaptureProgress, Comparison, Distiller
+    from nexa.recipe.schema import Recipe
+
+_PHASES = {
+    "tokenizing": "encoding documents",
+    "waiting": "another process captures into this folder",
+    "loading teacher": "loading the teacher",
+}
+
+
+@click.group()
+def command() -> None:
+    """Record a teacher's predictions, check them, and compare students with their teacher."""
+
+
+def _json_option(function: Callable[..., None]) -> Callable[..., None]:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(function)
+
+
+@command.command()
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[KEY.PATH=VALUE]...")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), help="Folder to write. Default: distill.dataset of the recipe."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be written, and stop.")
+@_json_option
+def capture(recipe: str, overrides: Sequence[str], output: Path | None, dry_run: bool, as_json: bool) -> None:
+    """Let the teacher of a recipe read its training data once, and keep what it predicts.
+
+    The size is told first. What a killed capture has finished is kept: the same command goes on from there. Under
+    torchrun or srun the processes share the work.
+    """
+    from nexa.cli.output import print_json
+
+    loaded, distiller = _load(recipe, overrides)
+    folder = _output(loaded, output)
+    with _progress() as on_progress:
+        estimate = distiller.estimate(loaded)
+        if not as_json:
+            _say(f"{estimate.tokens:,} predictions, about {_size(estimate.bytes)}, into {folder}")
+        index = None if dry_run else distiller.capture(loaded, folder, on_progress=on_progress)
+    if as_json:
+        print_json({"tokens": estimate.tokens, "bytes": estimate.bytes, "index": index})
+    elif index is not None and index.is_file():
+        _say(f"written: {index}")
+        _print_quality(index)
+    elif index is not None:
+        _say("this process's part is done; the last one to finish writes the index")
+
+
+@command.command()
+@click.argument("dataset", type=click.Path(path_type=Path))
+@_json_option
+def show(dataset: Path, as_json: bool) -> None:
+    """Show what a distilled dataset holds, and how much of the teacher it keeps."""
+    from nexa.cli.output import print_json
+
+    index = _index(dataset)
+    if as_json:
+        print_json(index)
+        return
+    _print_facts(index)
+
+
+@command.command()
+@click.argument("dataset", type=click.Path(path_type=Path))
+def verify(dataset: Path) -> None:
+    """Hash every file of a distilled dataset; ends with 1 where one is damaged."""
+    from nexa.errors import ArtifactError
+
+    damage = _distiller_of(dataset).verify(dataset)
+    if damage:
+        raise ArtifactError(
+            "\n".join(damage), hint="type its nexa distill capture again: whole shards are kept, others made anew"
+        )
+    _say(f"{dataset} is whole")
+
+
+@command.command()
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="File to write.")
+@click.option(
+    "--format",
+    "form",
+    required=True,
+    help="axolotl: rows with its KD columns, shifted as it reads them. json: whole distributions of small sets.",
+)
+def export(dataset: Path, output: Path, form: str) -> None:
+    """Write a distilled dataset in another form."""
+    with _progress() as on_progress:
+        _distiller_of(dataset).export(dataset, output, form=form, on_progress=on_progress)
+    _say(f"written: {output}")
+
+
+@command.command()
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[KEY.PATH=VALUE]...")
+@click.option(
+    "--student", default="latest", show_default=True, help="Checkpoint: a folder, artifact, run id or latest."
+)
+@click.option("--store", "store_uri", metavar="URI", help="Artifact store to look in instead of the one in settings.")
+@click.option("--plot", type=click.Path(path_type=Path), help="SVG file to draw calibration and losses into.")
+@_json_option
+def compare(
+    recipe: str, overrides: Sequence[str], student: str, store_uri: str | None, plot: Path | None, as_json: bool
+) -> None:
+    """Put a student beside the recipe's teacher on its held-out rows: KL, agreement, perplexity, calibration."""
+    from nexa.checkpoints import find_checkpoint
+    from nexa.cli.output import print_json
+
+    loaded, distiller = _load(recipe, overrides)
+    found = find_checkpoint(student, store_uri=store_uri, warn=lambda text: click.echo(f"warning: {text}", err=True))
+    with _progress() as on_progress:
+        result = distiller.compare(loaded, found.folder, on_progress=on_progress)
+    if plot is not None:
+        from nexa.cli.distill_plot import comparison_svg
+
+        _write(plot, comparison_svg(result))
+    if as_json:
+        print_json(result)
+        return
+    _print_comparison(result)
+    if plot is not None:
+        _say(f"drawn: {plot}")
+
+
+def _load(recipe: str, overrides: Sequence[str]) -> tuple[Recipe, Distiller]:
+    """A recipe and its distiller. Raises RecipeError with what keeps it from being captured."""
+    from nexa.errors import RecipeError
+    from nexa.plugins import get_host
+    from nexa.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides=overrides).recipe
+    distiller = get_host().create("distiller", loaded.distill.distiller)
+    if problems := distiller.check(loaded):
+        raise RecipeError(problems)
+    return loaded, distiller
+
+
+def _output(recipe: Recipe, output: Path | None) -> Path:
+    from nexa.errors import UserError
+
+    if output is not None:
+        return output.absolute()
+    if recipe.distill.dataset is None:
+        raise UserError("nowhere to write to", hint="give --output FOLDER, or set distill.dataset")
+    named = Path(recipe.distill.dataset)
+    return named.parent if named.suffix == ".json" else named
+
+
+def _index(dataset: Path) -> dict[str, Any]:
+    from nexa.distiller import DATASET_INDEX
+    from nexa.errors import DataError
+    from nexa.files import read_json
+
+    path = dataset if dataset.name == DATASET_INDEX else dataset / DATASET_INDEX
+    index = read_json(path)
+    if index is None:
+        raise DataError(f"{path} is missing or no JSON", hint="make a dataset with: nexa distill capture")
+    return index
+
+
+def _distiller_of(dataset: Path) -> Distiller:
+    from nexa.plugins import get_host
+
+    return get_host().create("distiller", str(_index(dataset).get("distiller", "logits")))
+
+
+@contextmanager
+def _progress() -> Iterator[CaptureProgress | None]:
+    from nexa.cli.prepare import progress_bar
+
+    with progress_bar(phases=_PHASES) as on_progress:
+        yield on_progress
+
+
+def _print_quality(index: Path) -> None:
+    _print_facts(_index(index))
+
+
+def _print_facts(index: dict[str, Any]) -> None:
+    from nexa.text import sanitize
+
+    for name, text in _facts(index):
+        click.echo(sanitize(f"{name:<11}{text}"))
+
+
+def _facts(index: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    teacher, record, quality = (index.get(key, {}) for key in ("teacher", "record", "quality"))
+    if teacher:
+        revision = f" @ {teacher['revision']}" if teacher.get("revision") else ""
+        yield "teacher", f"{teacher['name']}{revision}, {teacher['precision']}"
+    if record:
+        parts = [f"{record['draws']} draws"] if record["draws"] else []
+        parts += [f"{record['head']} exact"] if record["head"] else []
+        yield "record", f"{record['mode']}: {', '.join(parts)}, temperature {record['temperature']:g}"
+    if "recorded" in index:
+        yield (
+            "rows",
+            f"{index['recorded']:,} predictions over {index['tokens']:,} tokens, {len(index['shards'])} shards",
+        )
+        yield "size", f"{_size(index['bytes'])}, {quality['bytes_per_row']:g} bytes a prediction"
+    if quality:
+        yield "kept", f"{quality['kept_mass']:.1%} of the teacher's probability lies on recorded tokens"
+        yield (
+            "truncation",
+            f"{quality['truncation_kl']:.4g} nats if only those were kept and normalised (mean of −log kept)",
+        )
+        yield "teacher CE", f"{quality['teacher_loss']:.4g} nats"
+
+
+def _print_comparison(result: Comparison) -> None:
+    import math
+
+    from nexa.cli.output import table
+
+    table(
+        ("", "teacher", "student"),
+        [
+            ("loss (nats)", f"{result.teacher_loss:.4f}", f"{result.student_loss:.4f}"),
+            ("perplexity", f"{math.exp(result.teacher_loss):.3f}", f"{math.exp(result.student_loss):.3f}"),
+            (
+                "calibration error",
+                f"{result.teacher_calibration.error:.4f}",
+                f"{result.student_calibration.error:.4f}",
+            ),
+        ],
+        right=("teacher", "student"),
+    )
+    _say(
+        f"KL(teacher ‖ student) {result.kl:.4f} nats, same likeliest token at {result.agreement:.1%} "
+        f"of {result.positions:,} positions"
+    )
+
+
+def _size(number: int) -> str:
+    from nexa import units
+
+    return units.size(number)
+
+
+def _write(path: Path, text: str) -> None:
+    from nexa.errors import UserError
+
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"can't write {path}: {error.strerror or error}") from error
+
+
+def _say(text: str) -> None:
+    from nexa.text import sanitize
+
+    click.echo(sanitize(text))
+    sys.stdout.flush()
