@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from nexa.hookspecs import hookimpl
 from nexa.specs import BackendSpec, Conformance, RewardSpec
-from nexa_hf.backend import FACTORY
+from nexa_hf.backend import FACTORY, REQUIRED
 from nexa_hf.methods import METHODS
 from nexa_hf.rewards.specs import REWARDS
 
@@ -29,6 +29,8 @@ def nexa_register_backends() -> Iterable[BackendSpec]:
             capabilities=frozenset({"chat", "estimate", "export", "language-model", "prepare", "resume"}),
             conformance=Conformance(differences=DIFFERENCES),
             methods=tuple(METHODS),
+            requirements=("nexa-train[hf]",),
+            probes=REQUIRED,
         )
     ]
 
