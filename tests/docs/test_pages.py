@@ -113,8 +113,9 @@ def test_recipes_on_pages_are_valid(page: Path, tmp_path: Path) -> None:
     # A method or backend that the page's own plugin registers is known where it is installed, as its test does.
     own = re.findall(r'(?:TaskSpec|BackendSpec)\(\s*name="(\w+)"', page.read_text(encoding="utf-8"))
     for block in blocks(page, "yaml"):
-        named = re.findall(r"^(?:method|backend|extends): *(\S+)", block.text, re.MULTILINE)
-        if named and not set(named) & set(own):
+        whole = re.search(r"^(?:method|extends):", block.text, re.MULTILINE)
+        named = re.findall(r"^(?:method|backend): *(\S+)", block.text, re.MULTILINE)
+        if whole and not set(named) & set(own):
             recipe = tmp_path / f"line-{block.line}.yaml"
             recipe.write_text(block.text, encoding="utf-8")
             load_recipe(recipe)
