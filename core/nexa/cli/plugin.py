@@ -15,7 +15,10 @@ def command() -> None:
 @command.command("new")
 @click.argument("name")
 @click.option(
-    "--kind", required=True, metavar="KIND", help="backend, scheduler, distiller, artifact-store, observer or task."
+    "--kind",
+    required=True,
+    metavar="KIND",
+    help="backend, scheduler, distiller, artifact-store, observer, reward or task.",
 )
 @click.option(
     "--dir", "parent", type=click.Path(path_type=Path), default=Path(), help="Folder to make it in. Default: here."

@@ -54,7 +54,7 @@ def tutorial(pytestconfig: pytest.Config) -> str:
 
 
 def test_there_is_a_template_for_every_kind() -> None:
-    assert kinds() == ("artifact-store", "backend", "distiller", "observer", "scheduler", "task")
+    assert kinds() == ("artifact-store", "backend", "distiller", "observer", "reward", "scheduler", "task")
 
 
 def test_they_are_listed(installed: Path, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_they_are_listed(installed: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "kinds",
     [
-        ["artifact-store", "backend", "distiller", "observer"],
+        ["artifact-store", "backend", "distiller", "observer", "reward"],
         pytest.param(["scheduler", "task"], marks=pytest.mark.soak),
     ],
     ids=" ".join,
