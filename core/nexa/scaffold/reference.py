@@ -83,7 +83,9 @@ _PARTS = (
             scheduler.QueuedJob,
         ),
     ),
-    _Part(title="Distillers", contracts=(distiller.Distiller,), records=(distiller.CaptureEstimate,)),
+    _Part(
+        title="Distillers", contracts=(distiller.Distiller,), records=(distiller.CaptureEstimate, distiller.Comparison)
+    ),
     _Part(
         title="Artifact stores",
         contracts=(artifacts.ArtifactStore,),
