@@ -122,7 +122,7 @@ def _schedule(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _arguments(recipe: Recipe) -> Iterator[Problem]:
-    """Names in hf.arguments that the method's class does not have, or a recipe field stands for; values of a wrong type."""
+    """Entries of hf.arguments that the class does not have, that a recipe field stands for, or of a wrong type."""
     given = hf_options(recipe).arguments
     if not given:
         return
