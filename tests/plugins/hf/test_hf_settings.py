@@ -215,3 +215,43 @@ def test_estimates_name_the_faster_engine(tmp_path: Path) -> None:
 def test_checks_name_every_problem_at_once(tmp_path: Path) -> None:
     found = checks.find_problems(recipe(tmp_path, {"optimizer.name": "x", "adapter.type": "qlora"}))
     assert {problem.path for problem in found} >= {"optimizer.name", "adapter.type"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "value", "said"),
+    [
+        ("dpo", "data.format", "messages", "method dpo trains on rows of the layout preference"),
+        ("kto", "data.format", "prompts", "method kto trains on rows of the layout unpaired or preference"),
+        ("sft", "data.format", "preference", "rows of the layout preference are for the methods dpo, kto"),
+        ("dpo", "preference.desirable_weight", 2.0, "method dpo has no use for it; these have: kto"),
+        ("sft", "preference.beta", 0.2, "method sft has no use for it; these have: dpo, kto, orpo"),
+        ("dpo", "rollouts.generations", 4, "method dpo has no use for it; these have: grpo"),
+        ("reward", "samples.prompts", ["Hello"], "a reward model writes no text"),
+        ("grpo", "data.streaming", True, "rows are checked and encoded whole before training"),
+    ],
+)
+def test_fields_of_other_methods_are_refused(tmp_path: Path, method: str, path: str, value: Any, said: str) -> None:
+    found, detail = answer(tmp_path, path, {"method": method, path: value})
+    assert found is Answer.REFUSED
+    assert detail.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "path", "said"),
+    [
+        ({"method": "grpo"}, "rollouts.rewards", "needs at least one reward"),
+        ({"method": "grpo", "rollouts.rewards": [{"name": "json", "weight": 0.0}]}, "rollouts.rewards", "weight 0"),
+        (
+            {"method": "grpo", "rollouts.rewards": [{"name": "json"}]},
+            "rollouts.generations",
+            "8 answers to a prompt do not divide an optimizer step of 2 answers",
+        ),
+        ({"method": "kto", "training.microbatch_size_per_gpu": 1}, "training.microbatch_size_per_gpu", "two rows"),
+        ({"method": "dpo", "preference.reference_model": "llama"}, "preference.reference_model", "random weights"),
+        ({"method": "kto", "preference.reference_model": "./none"}, "preference.reference_model", "does not exist"),
+    ],
+)
+def test_problems_of_methods_are_found_before_a_launch(
+    tmp_path: Path, overrides: dict[str, Any], path: str, said: str
+) -> None:
+    assert said in problems(tmp_path, overrides)[path].message
