@@ -11,7 +11,7 @@ from pathlib import Path
 from nexa.errors import Problem, UserError
 from nexa.recipe.schema import Recipe
 from nexa_hf.arguments import holds_out, owners
-from nexa_hf.fields import argument_names
+from nexa_hf.fields import argument_types, takes
 from nexa_hf.methods import find_method
 from nexa_hf.optimizers import OPTIMIZERS, SCHEDULES
 from nexa_hf.options import hf_options
@@ -122,23 +122,25 @@ def _schedule(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _arguments(recipe: Recipe) -> Iterator[Problem]:
-    """Names in hf.arguments that the method's class does not have, or that are the recipe's business."""
+    """Entries of hf.arguments that the class does not have, that a recipe field stands for, or of a wrong type."""
     given = hf_options(recipe).arguments
     if not given:
         return
     method = find_method(recipe.method)
-    names, owned = argument_names(method.fields), owners(recipe, method)
+    types, owned = argument_types(method.fields), owners(recipe, method)
     kind = method.arguments_class.rpartition(":")[2]
-    for name in given:
+    for name, value in given.items():
         if name in owned:
             yield Problem(path=f"hf.arguments.{name}", message=f"{name} is not set here", hint=owned[name])
-        elif names and name not in names:
-            close = difflib.get_close_matches(name, sorted(names), n=1)
+        elif types and name not in types:
+            close = difflib.get_close_matches(name, sorted(types), n=1)
             yield Problem(
                 path=f"hf.arguments.{name}",
                 message=f"{kind} takes no argument {name!r}",
                 hint=f"did you mean {close[0]!r}?" if close else f"see {kind} in the installed version",
             )
+        elif types and not takes(types[name], value):
+            yield Problem(path=f"hf.arguments.{name}", message=f"{value!r} is not of type {types[name]}")
 
 
 FSDP_KEYS = (

@@ -61,6 +61,7 @@ def run_training(context: RunContext) -> RunResult:
 def make_trainer(context: RunContext, recipe: Recipe, ranks: Ranks) -> tuple[Session, Any]:
     """The run's session and its trainer, ready to train. Raises UserError, DataError and WorkerError."""
     method = find_method(recipe.method)
+    cursor = read_cursor(context.resume_from) if context.resume_from else None
     data = _load(context, recipe, method, ranks)
     resume = context.resume_from
     model = method.build(recipe, data, resume)
@@ -78,8 +79,7 @@ def make_trainer(context: RunContext, recipe: Recipe, ranks: Ranks) -> tuple[Ses
     )
     trainer = _trainer(job, context)
     session.total_steps = _total_steps(trainer)
-    if resume is not None:
-        cursor = read_cursor(resume)
+    if cursor is not None:
         session.continue_from(cursor)
         require_same_run(session.cursor(), cursor)
     trainer.join(session)

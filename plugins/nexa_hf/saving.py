@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from nexa.errors import WorkerError
@@ -30,6 +31,11 @@ def save_checkpoint(trainer: RunTrainer, session: Session) -> None:
     error: Exception | None = None
     try:
         _write(trainer, session, cursor, folder)
+    except (OSError, SafetensorError) as caught:
+        error = WorkerError(
+            f"the checkpoint of step {cursor.step} can't be written to {folder}: {caught}",
+            hint=f"free space there, then: nexa resume {session.context.run_id}",
+        )
     except Exception as caught:  # raised where all ranks agree on it
         error = caught
     ranks.raise_together(error, work="save a checkpoint")

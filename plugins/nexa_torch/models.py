@@ -374,13 +374,16 @@ def stop_tokens(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
 
 
 def restore_weights(model: LanguageModel, checkpoint: Path) -> None:
-    """Put a checkpoint's weights into the model it was saved from, in place."""
+    """Put a checkpoint's weights into the model it was saved from, in place. Raises UserError where it is another."""
     from safetensors.torch import load_file
 
     if model.adapter is not None:
         from peft import set_peft_model_state_dict
 
-        set_peft_model_state_dict(model.adapter, load_file(checkpoint / "adapter_model.safetensors"))
+        file = checkpoint / "adapter_model.safetensors"
+        if not file.is_file():
+            raise UserError(f"checkpoint {checkpoint} holds no adapter", hint="it was saved without adapter.*")
+        set_peft_model_state_dict(model.adapter, load_file(file))
         return
     saved = load_network(ModelSource(kind="folder", name=str(checkpoint), location=str(checkpoint)))
     model.network.load_state_dict(saved.state_dict())

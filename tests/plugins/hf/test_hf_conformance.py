@@ -23,7 +23,7 @@ READ: list[dict[str, Any]] = [
     {
         **HELD_OUT,
         "training.early_stopping": {"patience": 9, "min_delta": 99.0},
-        **{"training.epochs": 1, "training.max_steps": None, "training.eval_every_epochs": 1},
+        **{"training.epochs": 2, "training.max_steps": None, "training.eval_every_epochs": 1, "data.max_documents": 20},
     },
 ]
 """Recipes that together use what this backend heeds beside the arguments of transformers and TRL."""

@@ -16,7 +16,7 @@ from nexa.testing.recipes import tiny_recipe
 from nexa_hf import checks
 from nexa_hf.arguments import nested, training_arguments
 from nexa_hf.backend import HfBackend
-from nexa_hf.fields import argument_names
+from nexa_hf.fields import argument_types, takes
 from nexa_hf.methods import METHODS, find_method
 
 BACKEND = HfBackend()
@@ -114,7 +114,7 @@ def test_dotted_arguments_become_mappings() -> None:
 def test_every_argument_exists_in_the_installed_libraries(tmp_path: Path, method: str) -> None:
     """Names are read from the sources of transformers and TRL."""
     found = find_method(method)
-    names = argument_names(found.fields)
+    names = argument_types(found.fields).keys()
     assert "learning_rate" in names
     assert set(training_arguments(recipe(tmp_path, {"method": method}), found)) - names == set()
 
@@ -129,6 +129,31 @@ def test_own_arguments_are_checked_by_name(tmp_path: Path) -> None:
     assert set(found) == {
         f"hf.arguments.{name}" for name in ("neftune_noise_alphas", "bf16", "report_to", "output_dir")
     }
+
+
+def test_own_arguments_are_checked_by_type(tmp_path: Path) -> None:
+    found = problems(tmp_path, {"hf.arguments": {"neftune_noise_alpha": "five", "ddp_bucket_cap_mb": 25}})
+    assert found["hf.arguments.neftune_noise_alpha"].message == "'five' is not of type float | None"
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "fits"),
+    [
+        ("float | None", 1, True),
+        ("float | None", None, True),
+        ("int", 1.5, False),
+        ("bool", 1, False),
+        ("dict[str, bool] | None", {}, True),
+        ("dict[str, bool] | None", True, False),
+        ("SchedulerType | str", "cosine", True),
+        ("HubStrategy", "end", True),
+        ("HubStrategy", 3, False),
+        ("Any", [1], True),
+    ],
+)
+def test_types_are_read_from_annotations(annotation: str, value: Any, fits: bool) -> None:
+    assert takes(annotation, value) is fits
 
 
 def test_deepspeed_is_refused_where_it_can_not_run(tmp_path: Path) -> None:
