@@ -119,7 +119,7 @@ class Estimate:
     """What a run is expected to need: formulas, not measurements; None where nothing is known.
 
     parameters, trainable_parameters: counts. memory_bytes: per worker process, by component
-    ("libraries", "weights", "gradients", "optimizer", "activations", "logits"). checkpoint_bytes: one
+    ("libraries", "weights", "gradients", "optimizer", "activations", "logits", "reference"). checkpoint_bytes: one
     checkpoint on disk. total_steps: optimizer steps. notes: assumptions, in words.
     """
 

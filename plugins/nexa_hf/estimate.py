@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING
 
 from nexa.errors import UserError
 from nexa_hf.methods import find_method
+from nexa_hf.methods.reference import holds_reference
 from nexa_torch import estimate as torch_estimate
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from nexa.backend import Estimate, Resources
     from nexa.recipe.schema import Recipe
+
+_PAIRS = ("dpo", "orpo", "reward")
+_OF_ROWS = ("activations", "logits")
+_BYTES = 4
 
 
 def estimate(recipe: Recipe, resources: Resources) -> Estimate:
@@ -22,4 +29,16 @@ def estimate(recipe: Recipe, resources: Resources) -> Estimate:
     except UserError:
         slow = ""
     notes = [*found.notes, *([slow] if slow else [])]
-    return replace(found, notes=notes)
+    memory = _memory(recipe, found)
+    if "reference" in memory:
+        notes.append("the reference model is as large as the trained one")
+    return replace(found, notes=notes, memory_bytes=memory)
+
+
+def _memory(recipe: Recipe, found: Estimate) -> Mapping[str, int]:
+    """The own engine's components, with both conversations of a pair, and the reference model."""
+    times = 2 if recipe.method in _PAIRS else 1
+    memory = {name: size * (times if name in _OF_ROWS else 1) for name, size in found.memory_bytes.items()}
+    if memory and holds_reference(recipe) and found.parameters is not None:
+        memory["reference"] = found.parameters * _BYTES
+    return memory

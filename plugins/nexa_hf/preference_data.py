@@ -145,7 +145,7 @@ def training_data(
         largest_token=largest,
         notes=[f"{len(train):,} examples, the longest of {max(row.longest for row in train):,} tokens{held}"],
         warnings=rows.warnings,
-        lineage={"dataset": {"hash": rows.source.sha256}},
+        lineage={"dataset": {"hash": f"sha256:{rows.source.sha256}", "documents": len(train)}},
     )
 
 

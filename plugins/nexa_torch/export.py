@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
-from nexa.errors import UserError
+from nexa.errors import ArtifactError, UserError
 from nexa_torch.identity import require_base
 from nexa_torch.models import load_network, quiet_libraries, stop_tokens
 from nexa_torch.scoring import load_scorer, with_score
@@ -47,7 +48,8 @@ def export_model(checkpoint: Path, destination: Path, *, merge: bool) -> Mapping
     """Write a checkpoint's model into the empty folder `destination`; return what was shown of it.
 
     Raises UserError for what is no checkpoint of a model, where there is nothing to merge, where the adapter belongs
-    to another base model, and where the merged model is not the adapter's equal.
+    to another base model, and where the merged model is not the adapter's equal; ArtifactError where it can't be
+    written.
     """
     quiet_libraries()
     adapter = checkpoint / ADAPTER
@@ -93,7 +95,10 @@ def _merge(checkpoint: Path, destination: Path, config: Mapping[str, Any]) -> Ma
     merged: PreTrainedModel = adapted.merge_and_unload()
     if not scores and merged.generation_config is not None and tokenizer.eos_token_id is not None:
         merged.generation_config.eos_token_id = stop_tokens(merged, tokenizer)
-    merged.save_pretrained(destination)
+    try:
+        merged.save_pretrained(destination)
+    except SafetensorError as error:
+        raise ArtifactError(f"the merged model can't be written: {error}") from error
     tokenizer.save_pretrained(destination)
     del merged, adapted, base
     written = ModelSource(kind="folder", name=str(destination), location=str(destination))

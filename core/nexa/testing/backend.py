@@ -1,11 +1,13 @@
 """Contract tests of a training backend: what it says about a recipe, and what its workers do.
 
 Capabilities tested where declared: "estimate" (`estimate` knows parameters, memory and steps),
-"resume" (a run continues from its checkpoints), "chat" (`open_chat` answers from a checkpoint).
+"resume" (a run continues from its checkpoints), "chat" (`open_chat` answers from a checkpoint), "export" (`export`
+writes a checkpoint for other programs).
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -253,6 +255,22 @@ class BackendContract(CreatedPluginContract):
         answers = ["".join(chat.reply(messages, max_new_tokens=8, temperature=0.0)) for _ in range(2)]
         assert answers[0] == answers[1]
         assert isinstance("".join(chat.complete("Once", max_new_tokens=4, temperature=0.0)), str)
+
+    def test_a_checkpoint_is_exported(
+        self, backend: Backend, spec: BackendSpec, finished: tuple[Run, Outcome], tmp_path: Path
+    ) -> None:
+        """`nexa export` gets files, without the run's state or manifest, and the checkpoint stays as it is."""
+        self.require(spec, "export")
+        run, outcome = finished
+        name = outcome.of_type("checkpoint")[-1]["name"]
+        destination = tmp_path / "exported"
+        destination.mkdir()
+        proof = backend.export(open_store(run).fetch(name), destination, merge=False)
+        assert json.loads(json.dumps(dict(proof))) == dict(proof)
+        files = _files(destination)
+        assert files
+        assert not [path for path in files if "manifest.json" in path or "trainer" in path]
+        assert list(open_store(run).verify(name)) == []
 
 
 def _count(events: Sequence[Mapping[str, Any]], type: str) -> int:

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from nexa_hf.methods.base import Job
 
 
+def holds_reference(recipe: Recipe) -> bool:
+    """Whether a second model stands in memory while the recipe trains."""
+    preference = recipe.preference
+    if recipe.method in ("dpo", "kto"):
+        apart = preference.reference_model is not None or recipe.adapter is None
+        return apart and not preference.precompute_reference
+    return recipe.method == "grpo" and recipe.rollouts.kl_beta > 0 and recipe.adapter is None
+
+
 def check_reference(recipe: Recipe) -> Iterator[Problem]:
     """A problem where the reference model can't be found."""
     from nexa_torch.sources import resolve_source

@@ -255,3 +255,20 @@ def test_problems_of_methods_are_found_before_a_launch(
     tmp_path: Path, overrides: dict[str, Any], path: str, said: str
 ) -> None:
     assert said in problems(tmp_path, overrides)[path].message
+
+
+def test_the_estimate_knows_of_pairs_and_of_the_reference_model(tmp_path: Path) -> None:
+    from nexa.plan import resources_of
+
+    def memory(method: str, overrides: Mapping[str, Any]) -> Mapping[str, int]:
+        made = recipe(tmp_path, {"method": method, **overrides})
+        return BACKEND.estimate(made, resources_of(made)).memory_bytes
+
+    alone = memory("sft", {})
+    whole = memory("dpo", {})
+    assert whole["activations"] == 2 * alone["activations"]
+    assert whole["reference"] == whole["weights"]
+    assert "reference" not in memory("dpo", {"adapter": {"rank": 4}})
+    assert "reference" not in memory("dpo", {"preference.precompute_reference": True})
+    assert "reference" in memory("grpo", {"rollouts.kl_beta": 0.1})
+    assert "reference" not in memory("grpo", {})
