@@ -1,11 +1,11 @@
-"""Distillation: size and speed of records, time and memory of the loss, and how right its gradient is.
+"""Distillation: size and speed of records, time of the loss, and how right its gradient is.
 
     python -m tests.bench distill
     python -m tests.bench distill --distillkit FOLDER    a checkout of DistillKit
 
-Records are of made-up predictions whose sizes fall as a language model's do (Zipf's law with noise). Targets: bytes a token
-≤0.15x DistillKit at k=128; decoding ≥50x and encoding ≥20x as fast; the fused head ≤1.0x `F.cross_entropy` and ≥3x as fast
-as TRL's chunked divergence; memory ≤0.1x dense; angle to the dense gradient ≤0.25x that of normalised top-k.
+Records are of made-up predictions whose sizes fall as a language model's do. Targets: bytes a token ≤0.15x DistillKit at
+k=128; decoding ≥50x and encoding ≥20x as fast; the fused head ≤1.0x `F.cross_entropy` and ≥3x as fast as TRL's chunked
+divergence; angle to the dense gradient ≤0.25x that of normalised top-k.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def sizes_and_speeds(tokens: int, vocabulary: int, rounds: int, distillkit: Path
 def _distillkit(folder: Path, logits: Tensor, vocabulary: int) -> tuple[Any, Any, float]:
     """Compression, decompression, and bytes a token of DistillKit's own settings for k = 128."""
     sys.path.insert(0, str(folder))
-    from distillkit.compression import DistributionQuantizationConfig, LogprobCompressor, QuantizationBin
+    from distillkit.compression import DistributionQuantizationConfig, LogprobCompressor
 
     # The documentation's first recommendation.
     config = DistributionQuantizationConfig(
@@ -188,9 +188,7 @@ def gradients(tokens: int, vocabulary: int) -> None:
         "top-k with its tail": of(entries_of(bucket, RecordSpec.of("top_k", draws=0, head=entries))),
         "top-k normalised": (q - normalised).T @ hidden,
     }
-    print(
-        f"\ngradient of {tokens:,} positions to the dense one, {entries} entries each  [target: angle ≤0.25x normalised]"
-    )
+    print(f"\ngradient of {tokens:,} positions to the dense one, {entries} entries each  [target: ≤0.25x normalised]")
     angles = {}
     for name, gradient in candidates.items():
         cosine = (gradient * dense).sum() / gradient.norm() / dense.norm()
