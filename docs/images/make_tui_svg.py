@@ -4,6 +4,7 @@
     .venv/bin/python docs/images/make_tui_svg.py
 
 Trains for about two minutes on two CPU cores, in a folder of its own, and writes tui-*.svg beside this file.
+Where Slurm is installed, a cluster of three nodes is started for tui-cluster.svg; `--cluster` makes that one alone.
 """
 
 from __future__ import annotations
@@ -32,6 +33,12 @@ SMALL += [
     "training.global_batch_size=8",
 ]
 RUNS = {"slow-rate": "optimizer.lr=3e-4", "fast-rate": "optimizer.lr=3e-3"}
+QUEUED = (
+    ["run.name=first", "cluster.time_limit=1h"],
+    ["run.name=waits-for-a-node", "cluster.time_limit=8h", "cluster.cpus_per_node=4"],
+)
+"""What is launched on the cluster, two of whose nodes are taken: the second waits for the first."""
+WANTED_STATES = {"running", "pending"}
 SECONDS = 600.0
 
 
@@ -101,8 +108,49 @@ async def take_all() -> None:
         await take(pilot, "run")
 
 
+async def take_cluster() -> None:
+    """One run in the queue and one on a node, on the Cluster screen."""
+    from nexa.tui.open import make_app
+
+    app = make_app()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("5")
+        await until(pilot, lambda: len(app.screen.query_one("#jobs").rows) == len(QUEUED) + 1)
+        await until(pilot, lambda: {str(job.state) for job in app.screen.query_one("#jobs").rows} == WANTED_STATES)
+        await take(pilot, "cluster")
+
+
+def make_cluster_picture() -> None:
+    """Start a real Slurm, launch on it, take the picture, end it."""
+    sys.path.insert(0, str(HERE.parents[1] / "tests" / "slurm"))
+    from cluster import Cluster, missing
+
+    reason = missing()
+    if reason is not None:
+        print(f"tui-cluster.svg stays as it is: {reason}")
+        return
+    with tempfile.TemporaryDirectory(prefix="nexa-pictures-") as folder:
+        cluster = Cluster(Path(folder) / "slurm")
+        os.chdir(folder)
+        os.environ.update(cluster.environment)
+        Path("nexa.toml").write_text('scheduler = "slurm"\n')
+        try:
+            cluster.start()
+            cluster.command("sbatch", "--nodes=2", "--exclusive", "--job-name=evaluation", "--wrap=sleep 600")
+            for settings in QUEUED:
+                words = ["launch", RECIPE, *settings, *SMALL]
+                subprocess.run([sys.executable, "-m", "nexa.cli.main", *words], check=True, stdout=subprocess.DEVNULL)
+            asyncio.run(take_cluster())
+        finally:
+            cluster.stop()
+            os.chdir(HERE)
+
+
 def main() -> None:
     """Make the runs, then the pictures; an argument is a folder with runs to take instead."""
+    if sys.argv[1:] == ["--cluster"]:
+        make_cluster_picture()
+        return
     if len(sys.argv) > 1:
         os.chdir(sys.argv[1])
         asyncio.run(take_all())
@@ -112,6 +160,7 @@ def main() -> None:
         make_runs()
         asyncio.run(take_all())
         os.chdir(HERE)
+    make_cluster_picture()
 
 
 if __name__ == "__main__":

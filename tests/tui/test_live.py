@@ -37,16 +37,23 @@ def sent(monkeypatch):
     return lengths
 
 
-async def _ticks(pilot, site, until, count, *, write=lambda: None):
-    """So many reads of the screen shown, with time going on, each drawn before the next."""
+async def _ticks(pilot, site, until, count, *, write=lambda: None, in_thread=1):
+    """So many reads of the screen shown, with time going on, each drawn before the next.
+
+    in_thread: every how many reads are made in a thread, as in use; the others at once, which is quicker.
+    """
     screen = pilot.app.screen
     screen.on_screen_suspend()
-    for _ in range(count):
+    for index in range(count):
         site.now += TICK_SECONDS
         write()
-        screen.read_now()
-        await until(pilot, lambda: not screen._reading)
-        await pilot.pause()
+        if index % in_thread:
+            screen.show(screen.read())
+            await pilot.pause(0)
+        else:
+            screen.read_now()
+            await until(pilot, lambda: not screen._reading)
+            await pilot.pause()
 
 
 @pytest.mark.parametrize("tab", ["", "overview", "charts", "log", "system", "events"])
@@ -141,7 +148,7 @@ def test_watching_a_live_run_leaves_nothing_behind(site, drive, until, text_of, 
             name = TABS_SEEN[index]
             app.screen.open_tab(name)
             await until(pilot, lambda name=name: app.screen._tab == name and app.screen.focused is not None)
-            await _ticks(pilot, site, until, count // len(TABS_SEEN), write=live.write)
+            await _ticks(pilot, site, until, count // len(TABS_SEEN), write=live.write, in_thread=10)
         gc.collect()
         return len(gc.get_objects()), process.num_fds(), process.num_threads(), process.memory_info().rss
 

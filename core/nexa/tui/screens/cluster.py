@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
@@ -64,6 +65,7 @@ _NODES: list[Column[NodeResources]] = [
         importance=5,
     ),
 ]
+_DATE = re.compile(r"^\d{8}-\d{6}-")
 _JOB_COLOURS = {JobState.RUNNING: "success", JobState.PENDING: "warning", JobState.UNKNOWN: "warning"}
 
 
@@ -192,7 +194,7 @@ class ClusterScreen(NexaScreen):
 def _jobs(screen: ClusterScreen) -> list[Column[QueuedJob]]:
     return [
         Column(name="job", width=10, text=lambda row: sanitize_line(row.job_id), importance=7),
-        Column(name="name", width=20, text=lambda row: sanitize_line(row.run_id or row.name), importance=9),
+        Column(name="name", width=20, text=_job_name, importance=9),
         Column(
             name="state",
             width=8,
@@ -208,6 +210,11 @@ def _jobs(screen: ClusterScreen) -> list[Column[QueuedJob]]:
             importance=9,
         ),
     ]
+
+
+def _job_name(job: QueuedJob) -> str:
+    """The run's id without its date, which its place in the queue tells as well; else the job's name."""
+    return sanitize_line(_DATE.sub("", job.run_id) if job.run_id else job.name)
 
 
 def _gpus(node: NodeResources) -> str:
