@@ -39,8 +39,8 @@ _WEAKEST, _SPREAD = 3.0, 4.0
 def teacher_logits(tokens: int, vocabulary: int, *, seed: int = 0) -> Tensor:
     """Logits of a made-up teacher: how frequent a token is (Zipf's law), and what its context says of it.
 
-    The context speaks up enough that 50 draws find 15 to 20 tokens; those of an 8B model on web text find about 12 (arXiv
-    2503.16870).
+    The context speaks up enough that 50 draws find 15 to 20 tokens; those of an 8B model on web text find about 12
+    (arXiv 2503.16870).
     """
     generator = torch.Generator().manual_seed(seed)
     frequency = -torch.log1p(torch.arange(vocabulary, dtype=torch.float32))
@@ -75,10 +75,12 @@ def sizes_and_speeds(tokens: int, vocabulary: int, rounds: int, distillkit: Path
         def encode() -> bytes:
             return shard_bytes(pieces, ids, marks, found, vocabulary=vocabulary)
 
-        def decode() -> TeacherEntries:
-            return entries_of(Shard(path).read(0, tokens), spec)
-
         path.write_bytes(encode())
+        shard = Shard(path)
+
+        def decode() -> TeacherEntries:
+            return entries_of(shard.read(0, tokens), spec)
+
         size = path.stat().st_size / tokens
         candidates: dict[str, Callable[[], object]] = {"nexa encode": encode, "nexa decode": decode}
         peer = _distillkit(distillkit, logits, vocabulary) if distillkit else None
