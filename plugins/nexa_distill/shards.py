@@ -43,7 +43,23 @@ class Pieces:
 def write_shard(
     path: Path, pieces: Pieces, tokens: np.ndarray, trained: np.ndarray, predictions: Predictions, *, vocabulary: int
 ) -> None:
-    """Write a shard whole and durably under its name, or not at all. Raises OSError.
+    """Write a shard whole and durably under its name, or not at all; for the rest see `shard_bytes`. Raises OSError."""
+    data = shard_bytes(pieces, tokens, trained, predictions, vocabulary=vocabulary)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def shard_bytes(
+    pieces: Pieces, tokens: np.ndarray, trained: np.ndarray, predictions: Predictions, *, vocabulary: int
+) -> bytes:
+    """A shard as it lies in its file.
 
     tokens, trained: [n], all pieces end to end; predictions: n rows.
     """
@@ -51,7 +67,7 @@ def write_shard(
 
     low, high = pack_entries(predictions.ids, predictions.counts)
     ends = np.cumsum(pieces.length)
-    data = save(
+    return save(
         {
             "tokens": tokens.astype(np.uint16 if vocabulary <= 1 << 16 else np.uint32),
             "trained": np.packbits(trained, bitorder="little"),
@@ -64,15 +80,6 @@ def write_shard(
             "truth": predictions.truth_log_p.astype(np.float16),
         }
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _blocks(entries: np.ndarray) -> np.ndarray:
