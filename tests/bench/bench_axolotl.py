@@ -13,10 +13,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.bench._measure import measure, report
+
 from nexa.runs.store import Run
 from nexa.testing.recipes import tiny_recipe
 from nexa.testing.runs import make_run, run_attempt
-from tests.bench._measure import measure, report
 
 
 def main(argv: Sequence[str] = ()) -> None:
