@@ -69,6 +69,7 @@ def examine() -> list[Finding]:
         _memory(),
         *_folders(),
         *_plugins(),
+        *_environments(),
         _slurm(),
     ]
 
@@ -235,6 +236,39 @@ def _plugins() -> Iterator[Finding]:
         )
     if not troubled:
         yield Finding(name="plugins", status="ok", detail=", ".join(sorted({entry.name for entry in report})) or "none")
+
+
+def _environments() -> Iterator[Finding]:
+    """Built environments that can't be used, and pins of backends that contradict each other."""
+    from nexa.environments.conflicts import conflicts
+    from nexa.environments.store import EnvironmentStore
+    from nexa.settings import get_settings
+
+    try:
+        store = EnvironmentStore(get_settings().environments_dir)
+        built = store.names()
+        found = conflicts(store)
+    except NexaError as error:
+        yield Finding(name="environments", status="warn", detail=error.message, fix=error.hint or "")
+        return
+    broken = [named.name for named in built if named.environment is None or not named.environment.interpreter.exists()]
+    if broken:
+        yield Finding(
+            name="environments",
+            status="warn",
+            detail=f"can't be used: {', '.join(broken)}",
+            fix="nexa env doctor",
+        )
+    else:
+        detail = ", ".join(named.name for named in built) or "none built; recipes run in this one"
+        yield Finding(name="environments", status="ok", detail=detail)
+    for conflict in found:
+        yield Finding(
+            name="backends",
+            status="ok",
+            detail=f"can't share an environment: {conflict}",
+            fix="give one its own: nexa env create BACKEND",
+        )
 
 
 def _slurm() -> Finding:

@@ -225,15 +225,17 @@ def conclude(
         return "failed", _signal_text(number)
     if code == 0:
         return "failed", "the workers ended without a result"
-    if (words := _START_WORDS.findall(log_tail)) or (words := _container_words(launch or {}, code, log_tail)):
+    if (words := _START_WORDS.findall(log_tail)) or (
+        words := _container_words(launch or {}, attempt_dir, code, log_tail)
+    ):
         return "failed", str(words[-1])
     return "failed", f"the workers ended with exit code {code}"
 
 
-def _container_words(launch: Mapping[str, Any], code: int, log_tail: str) -> list[str]:
-    """What a container runtime said where it could not start the workers at all."""
+def _container_words(launch: Mapping[str, Any], attempt_dir: Path, code: int, log_tail: str) -> list[str]:
+    """What was said in a container, or by its runtime, where no worker ever started."""
     container = launch.get("container")
-    if not container or (code not in FAILED_TO_START and container["runtime"] != "apptainer"):
+    if not container or any((attempt_dir / "workers").glob("*.json")):
         return []
     said = [line.strip() for line in log_tail.splitlines() if line.strip() and not line.startswith("{")]
     why = FAILED_TO_START.get(code, f"ended with exit code {code}")

@@ -86,7 +86,8 @@ def load_preferences(
     Raises DataError naming file and row, where the chat template drops a system turn, and where no row is left.
     """
     on_progress("loading", 0, 1)
-    source, other = open_training(recipe), open_validation(recipe)
+    # Rewards may read any column.
+    source, other = open_training(recipe, columns=None), open_validation(recipe, columns=None)
     tokenizer = load_tokenizer(recipe.model)
     on_progress("loading", 1, 1)
     data, held = recipe.data, recipe.data.validation
@@ -160,8 +161,8 @@ def _read(
     first = next(records, None)
     if first is None:
         raise DataError(f"{source.uri}: the data holds no row")
-    wanted = recipe.data.format
-    layout = next((each for each in accepted if each == wanted), None) or detect_preference(first, accepted)
+    # The settings refuse a layout that is not accepted.
+    layout = next((each for each in accepted if each == recipe.data.format), None) or detect_preference(first, accepted)
     examples = islice(parse_examples(chain([first], records), layout), limit)
     return [row for example in examples for row in expand(example)]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from nexa.artifacts import ArtifactStore
 from nexa.backend import Backend, Preview
-from nexa.conformance.data import CONVERSATIONS, PACKED_ROWS, SAVE_EVERY, STEPS, write_recipe
+from nexa.conformance.data import CONVERSATIONS, PACKED_ROWS, SAVE_EVERY, STEPS, WARMUP, write_recipe
 from nexa.errors import NexaError, UserError
 from nexa.plugins import PluginHost
 from nexa.recipe.schema import Recipe
@@ -102,6 +102,11 @@ class Laboratory:
     def packed(self) -> Trained:
         """The same documents in four full rows."""
         return self._train("packed", {"data.packing": True, "training.microbatch_size_per_gpu": PACKED_ROWS})
+
+    @cached_property
+    def warmed(self) -> Trained:
+        """The plain run with a warm-up, in a run of its own, since libraries begin theirs at different rates."""
+        return self._train("warmed", {"optimizer.scheduler.warmup_steps": WARMUP})
 
     @cached_property
     def resumed(self) -> Trained:

@@ -10,7 +10,7 @@ token to train on are left out.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -26,6 +26,7 @@ from nexa_torch.data.encode import Encoder
 from nexa_torch.data.fingerprint import code_version, content_key, tokenizer_fingerprint
 from nexa_torch.data.hashes import HashMemory
 from nexa_torch.data.order import held_out
+from nexa_torch.data.readers import FIELDS
 from nexa_torch.data.rows import Rows
 from nexa_torch.data.sources import Source, open_source
 from nexa_torch.data.store import TokenStore, TokenWriter
@@ -112,8 +113,8 @@ def data_cache(data: DataSection) -> Path:
     return Path(data.local_cache_root).expanduser() if data.local_cache_root else cache_root()
 
 
-def open_training(recipe: Recipe) -> Source:
-    """The training data. Raises DataError."""
+def open_training(recipe: Recipe, *, columns: Collection[str] | None = FIELDS) -> Source:
+    """The training data; `columns` as in `nexa_torch.data.sources.open_source`. Raises DataError."""
     data = recipe.data
     expected = data.expected_dataset_hash and data.expected_dataset_hash.removeprefix("sha256:")
     return open_source(
@@ -122,17 +123,18 @@ def open_training(recipe: Recipe) -> Source:
         split=data.split,
         revision=data.dataset_version,
         expected_hash=expected,
+        columns=columns,
     )
 
 
-def open_validation(recipe: Recipe) -> Source | None:
-    """Held-out data that has a source of its own. Raises DataError."""
+def open_validation(recipe: Recipe, *, columns: Collection[str] | None = FIELDS) -> Source | None:
+    """Held-out data that has a source of its own; `columns` as for training data. Raises DataError."""
     data, validation = recipe.data, recipe.data.validation
     if validation.remote_uri is None and validation.split is None:
         return None
     uri = validation.remote_uri or data.remote_uri
     revision = data.dataset_version if validation.remote_uri is None else None
-    return open_source(uri, cache=data_cache(data), split=validation.split, revision=revision)
+    return open_source(uri, cache=data_cache(data), split=validation.split, revision=revision, columns=columns)
 
 
 @dataclass(frozen=True, kw_only=True)

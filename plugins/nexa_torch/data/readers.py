@@ -9,7 +9,7 @@ import codecs
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,15 +44,16 @@ class Record:
     value: Mapping[str, Any]
 
 
-def read_file(path: Path) -> Iterator[Record]:
+def read_file(path: Path, *, columns: Collection[str] | None = FIELDS) -> Iterator[Record]:
     """Yield the rows of one file. A plain-text file is one row with the field `text`.
 
+    columns: those that are read where a file stores columns apart; None for all.
     Raises DataError, naming file and row, where the file is empty, malformed or of an unknown kind.
     """
     reader = _reader_of(path)
     found = False
     try:
-        for record in reader(path):
+        for record in reader(path, columns):
             found = True
             yield record
     except OSError as error:
@@ -92,7 +93,7 @@ def _decode(data: bytes, place: str) -> str:
         ) from None
 
 
-def _read_lines(path: Path) -> Iterator[Record]:
+def _read_lines(path: Path, columns: Collection[str] | None) -> Iterator[Record]:
     blank: int | None = None
     with _open(path) as stream:
         for number, line in enumerate(stream, start=1):
@@ -110,7 +111,7 @@ def _read_lines(path: Path) -> Iterator[Record]:
             yield Record(place, parse_row(line, place))
 
 
-def _read_array(path: Path) -> Iterator[Record]:
+def _read_array(path: Path, columns: Collection[str] | None) -> Iterator[Record]:
     with _open(path) as stream:
         data = stream.read().removeprefix(codecs.BOM_UTF8)
     if not data.strip():
@@ -125,7 +126,7 @@ def _read_array(path: Path) -> Iterator[Record]:
         yield Record(place, _as_object(row, place))
 
 
-def _read_text(path: Path) -> Iterator[Record]:
+def _read_text(path: Path, columns: Collection[str] | None) -> Iterator[Record]:
     with _open(path) as stream:
         data = stream.read().removeprefix(codecs.BOM_UTF8)
     text = _decode(data, str(path))
@@ -133,14 +134,17 @@ def _read_text(path: Path) -> Iterator[Record]:
         yield Record(f"{path}:1", {"text": text})
 
 
-def _read_parquet(path: Path) -> Iterator[Record]:
-    yield from read_parquet(str(path), path)
+def _read_parquet(path: Path, columns: Collection[str] | None) -> Iterator[Record]:
+    yield from read_parquet(str(path), path, columns=columns)
 
 
-def read_parquet(name: str, source: Any, *, skip: int = 0) -> Iterator[Record]:
+def read_parquet(
+    name: str, source: Any, *, skip: int = 0, columns: Collection[str] | None = FIELDS
+) -> Iterator[Record]:
     """Rows of a Parquet file, group by group; the first `skip` are left out, whole groups unread.
 
-    name: for messages. source: a path or an open binary file. Raises DataError.
+    name: for messages. source: a path or an open binary file. columns: those that are read, or None for all; where
+    the file has none of them it is read whole. Raises DataError.
     """
     try:
         import pyarrow
@@ -153,12 +157,12 @@ def read_parquet(name: str, source: Any, *, skip: int = 0) -> Iterator[Record]:
     try:
         with pyarrow.parquet.ParquetFile(source, memory_map=isinstance(source, Path)) as table:
             # Other columns, such as embeddings, may be much larger than the text.
-            columns = [field for field in table.schema_arrow.names if field in FIELDS] or None
+            wanted = None if columns is None else [each for each in table.schema_arrow.names if each in columns] or None
             for group in range(table.num_row_groups):
                 if number + table.metadata.row_group(group).num_rows <= skip:
                     number += table.metadata.row_group(group).num_rows
                     continue
-                for batch in table.iter_batches(_PARQUET_ROWS, row_groups=[group], columns=columns):
+                for batch in table.iter_batches(_PARQUET_ROWS, row_groups=[group], columns=wanted):
                     for row in batch.to_pylist():
                         number += 1
                         if number > skip:
@@ -167,7 +171,7 @@ def read_parquet(name: str, source: Any, *, skip: int = 0) -> Iterator[Record]:
         raise DataError(f"{name}: damaged Parquet file, in row group {group + 1}: {error}") from None
 
 
-def _read_numpy(path: Path) -> Iterator[Record]:
+def _read_numpy(path: Path, columns: Collection[str] | None) -> Iterator[Record]:
     """Token ids: each row of a two-dimensional array is a document, a one-dimensional one is a single document."""
     import numpy as np
 

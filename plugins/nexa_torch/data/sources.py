@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +15,7 @@ from nexa.nearby import nearby
 from nexa_torch.data.files import data_files, hash_data, require_hash
 from nexa_torch.data.hashes import Change, HashMemory, signature
 from nexa_torch.data.locate import local_path
-from nexa_torch.data.readers import Record, count_rows, read_file
+from nexa_torch.data.readers import FIELDS, Record, count_rows, read_file
 from nexa_torch.data.remote import download
 
 HUB_SCHEME = "hf:"
@@ -41,11 +41,18 @@ class Source:
 
 
 def open_source(
-    uri: str, *, cache: Path, split: str | None = None, revision: str | None = None, expected_hash: str | None = None
+    uri: str,
+    *,
+    cache: Path,
+    split: str | None = None,
+    revision: str | None = None,
+    expected_hash: str | None = None,
+    columns: Collection[str] | None = FIELDS,
 ) -> Source:
     """Make the data of `uri` readable here, downloading it into `cache` where it lies elsewhere.
 
     split, revision: of a hub data set. expected_hash: SHA-256 in hex that the data must have, or None.
+    columns: those that are read where a file stores columns apart; None for all.
     Raises DataError where the data is missing, can't be fetched, or has another hash.
     """
     if uri.startswith(HUB_SCHEME):
@@ -57,12 +64,14 @@ def open_source(
                 hint="for a file, set data.validation.remote_uri or data.validation.fraction",
             )
         path = download(uri, cache, expected_hash=expected_hash) if "://" in uri else local_path(uri)
-        source = _open_path(uri, path, HashMemory(cache), known_as=uri if "://" in uri else str(path.resolve()))
+        source = _open_path(
+            uri, path, HashMemory(cache), known_as=uri if "://" in uri else str(path.resolve()), columns=columns
+        )
     require_hash(uri, source.sha256, expected_hash)
     return source
 
 
-def _open_path(uri: str, path: Path, memory: HashMemory, *, known_as: str) -> Source:
+def _open_path(uri: str, path: Path, memory: HashMemory, *, known_as: str, columns: Collection[str] | None) -> Source:
     if not path.exists():
         raise DataError(f"data not found: {path}", hint=nearby(path))
     files = data_files(path)
@@ -71,7 +80,7 @@ def _open_path(uri: str, path: Path, memory: HashMemory, *, known_as: str) -> So
 
     def records() -> Iterator[Record]:
         for file in files:
-            yield from read_file(file)
+            yield from read_file(file, columns=columns)
 
     def count() -> int | None:
         counts = [count_rows(file) for file in files]

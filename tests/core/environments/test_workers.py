@@ -64,7 +64,7 @@ def test_a_worker_needs_the_standard_library_alone(nexa, version):
     assert set(environment["packages"]) <= {"nexa-train", "nexa-echo", "pip", "setuptools"}
     assert len(environment["hash"]) == 64
     # The observer ran there too, and a checkpoint was committed with the environment in its manifest.
-    assert list(run.glob("**/echo*.log")) or list(run.glob("*.txt")) or status["step"] == 100
+    assert (run / "echo.log").is_file()
     (manifest,) = (nexa.folder / "artifacts").glob("checkpoints/*/step-00000100/manifest.json")
     assert json.loads(manifest.read_text())["lineage"]["environment"]["hash"] == environment["hash"]
 

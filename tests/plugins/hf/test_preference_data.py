@@ -209,3 +209,13 @@ def test_the_preview_shows_prompt_and_answers(write):
     assert "".join(token.text for token in shown.rows[0] if token.trained).startswith("Blue.")
     assert shown.total_steps == 3
     assert shown.trained_tokens == sum(token.trained for row in shown.rows for token in row)
+
+
+def test_rewards_see_every_column_of_a_parquet_file(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    from pyarrow import table
+
+    path = tmp_path / "sums.parquet"
+    parquet.write_table(table({"prompt": ["2 + 2?"], "answer": [4], "level": ["easy"]}), path)
+    (row,) = load_prompts(recipe(path, "grpo", rollouts={"max_completion_length": 8}), silent).train
+    assert dict(row.example.row) == {"answer": 4, "level": "easy"}

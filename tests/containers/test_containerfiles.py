@@ -1,0 +1,165 @@
+"""The rules that image definitions keep, and that their locks can be installed. No engine is needed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2] / "containers"
+IMAGES = ("infer", "train-heavy", "train-light")
+CONTAINERFILES = [ROOT / name / "Containerfile" for name in IMAGES]
+DEFINITIONS = [ROOT / name / f"{name}.def" for name in IMAGES]
+LOCKS = sorted(ROOT.glob("*/*.lock"))
+_LOCKED = re.compile(r"([a-z0-9][a-z0-9._-]*)==(\S+)( ; [^\\]+)?( \\)?")
+_SECRETS = re.compile(r"(TOKEN|SECRET|PASSWORD|API_?KEY|CREDENTIAL)", re.I)
+
+
+def instructions(path: Path) -> list[tuple[str, str]]:
+    """(instruction, its text in one line) of a Containerfile."""
+    text = re.sub(r"^#.*\n", "", path.read_text(), flags=re.M).replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return [(line.split()[0], " ".join(line.split()[1:])) for line in lines]
+
+
+def lint(found: list[tuple[str, str]]) -> list[str]:
+    """What is wrong with a Containerfile, in words."""
+    problems = []
+    names = [name for name, _ in found]
+    texts = {name: [text for other, text in found if other == name] for name in names}
+    for base in texts.get("FROM", []):
+        image = base.split()[0]
+        if ":" not in image.rpartition("/")[2] or image.endswith(":latest"):
+            problems.append(f"FROM {image} has no fixed tag")
+        if image.count("/") < 2:
+            problems.append(f"FROM {image} leaves the registry open")
+    users = [index for index, name in enumerate(names) if name == "USER"]
+    if not users or not re.fullmatch(r"[1-9]\d*:[1-9]\d*", found[users[-1]][1]):
+        problems.append("it does not end as a numbered user that is not root")
+    elif "RUN" in names[users[-1] :]:
+        problems.append("something runs after USER")
+    if "HEALTHCHECK" not in names:
+        problems.append("it has no HEALTHCHECK")
+    if "ADD" in names:
+        problems.append("ADD fetches and unpacks; COPY says what it does")
+    problems += [
+        f"COPY {text} copies too much" for text in texts.get("COPY", []) if text.split()[0] in (".", "..", "/")
+    ]
+    for text in texts.get("RUN", []):
+        if "apt-get install" in text and not {"--yes", "--no-install-recommends"} <= set(text.split()):
+            problems.append("apt-get installs what was not asked for")
+        if "apt-get update" in text and "rm -rf /var/lib/apt/lists/*" not in text:
+            problems.append("package lists stay in a layer")
+        for command in re.findall(r"pip install[^&|]*", text):
+            if not {"--require-hashes", "--no-deps"} <= set(command.split()):
+                problems.append(f"{command.strip()} installs what no lock names")
+        if re.search(r"(curl|wget).*\|\s*(ba)?sh", text) or re.search(r"\bsudo\b", text):
+            problems.append("a script from the network, or sudo")
+    for text in (*texts.get("ENV", []), *texts.get("ARG", [])):
+        if _SECRETS.search(text):
+            problems.append(f"a secret in the image: {text}")
+    if not any("--no-cache-dir" in text or "PIP_NO_CACHE_DIR=1" in text for _, text in found):
+        problems.append("pip's cache stays in a layer")
+    return problems
+
+
+@pytest.mark.parametrize("path", CONTAINERFILES, ids=IMAGES)
+def test_containerfiles_keep_the_rules(path):
+    assert lint(instructions(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (("python:3.12.8-slim-bookworm", "python:latest"), "no fixed tag"),
+        (("docker.io/library/python", "python"), "leaves the registry open"),
+        (("USER 1000:1000", "USER root"), "not root"),
+        (("COPY health.py", "ADD health.py"), "ADD fetches"),
+        (("--require-hashes ", ""), "no lock names"),
+        (("--no-install-recommends ", ""), "not asked for"),
+        ((" && rm -rf /var/lib/apt/lists/* \\\n", " \\\n"), "package lists"),
+        (("PYTHONUNBUFFERED=1", "HF_TOKEN=abc"), "a secret"),
+        (("HEALTHCHECK", "LABEL"), "no HEALTHCHECK"),
+        (("WORKDIR /tmp", "RUN true"), "runs after USER"),
+    ],
+)
+def test_the_rules_find_what_breaks_them(tmp_path, change, problem):
+    broken = tmp_path / "Containerfile"
+    text = (ROOT / "train-light" / "Containerfile").read_text()
+    assert change[0] in text
+    broken.write_text(text.replace(*change))
+    assert any(problem in found for found in lint(instructions(broken)))
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_both_forms_of_an_image_are_made_of_the_same(name):
+    containerfile, definition = (ROOT / name / "Containerfile").read_text(), (ROOT / name / f"{name}.def").read_text()
+    assert re.findall(r"^FROM (\S+)", containerfile, re.M)[0] == re.findall(r"^From: (\S+)", definition, re.M)[0]
+    for text in (containerfile, definition):
+        for lock in (ROOT / name).glob("*.lock"):
+            assert f"{name}/{lock.name}" in text
+    assert "%test" in definition
+    assert "set -eu" in definition
+    assert re.findall(r"pip install (?!--require-hashes)", definition) == []
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_what_is_copied_is_there(name):
+    for instruction, text in instructions(ROOT / name / "Containerfile"):
+        if instruction == "COPY" and not text.startswith("--from"):
+            assert all((ROOT / source).is_file() for source in text.split()[:-1])
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=[str(lock.relative_to(ROOT)) for lock in LOCKS])
+def test_every_line_of_a_lock_has_a_version_and_a_hash(lock):
+    for block in re.split(r"\n(?=\S)", lock.read_text().strip()):
+        head, *hashes = block.splitlines()
+        assert _LOCKED.fullmatch(head), head
+        assert hashes
+        assert all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line) for line in hashes)
+
+
+def test_the_locks_hold_what_their_backends_ask_for():
+    from nexa.environments.requirements import misfits, needs_of
+    from nexa.plugins import get_host
+
+    locked = dict(_LOCKED.match(line).group(1, 2) for line in _heads(ROOT / "train-light" / "requirements.lock"))
+    for backend in ("torch", "hf"):
+        spec = get_host().spec("backend", backend)
+        assert misfits(needs_of(spec, "nexa-train"), locked, "3.12.8") == []
+
+
+def _heads(lock: Path) -> list[str]:
+    return [line for line in lock.read_text().splitlines() if line and not line[0].isspace()]
+
+
+def test_health(tmp_path):
+    def ends(*words: str) -> int:
+        return subprocess.run([sys.executable, "-I", ROOT / "health.py", *words], capture_output=True).returncode
+
+    assert ends("modules", "json", "click") == 0
+    assert ends("modules", "json", "no_such_module") == 1
+    assert ends("http", "http://127.0.0.1:9/health") == 1
+
+
+@pytest.mark.parametrize("script", ["lock.sh", "pin_digests.sh"])
+def test_scripts_parse(script):
+    assert subprocess.run(["bash", "-n", ROOT / script]).returncode == 0
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", IMAGES)
+def test_an_images_packages_can_be_installed(name, tmp_path):
+    uv = shutil.which("uv")
+    if uv is None:
+        pytest.skip("uv is not installed; it resolves for another Python and platform than this one")
+    platform = ["--python-version", "3.12", "--python-platform", "x86_64-unknown-linux-gnu"]
+    options = ["--dry-run", "--no-deps", "--require-hashes", "--target", str(tmp_path), *platform]
+    command = [uv, "pip", "install", *options, "-r", str(ROOT / name / "requirements.lock")]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stderr.count(" + ") == len(_heads(ROOT / name / "requirements.lock"))
