@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -129,6 +130,22 @@ def test_what_axolotl_refuses_is_told_in_its_words(tmp_path: Path) -> None:
     assert outcome.error is not None
     assert "mutually exclusive" in outcome.error["message"]
     assert outcome.error["traceback"] == ""
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto", "orpo"])
+def test_preferences_are_trained(tmp_path: Path, method: str) -> None:
+    """The loss falls, the first one of DPO is ln 2, and the margin between good and bad answers is told."""
+    data = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": f"What is {n}?", "chosen": "Good.", "rejected": "Bad!"} for n in range(16)]
+    data.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    outcome = run_attempt(make(tmp_path, method=method, data__remote_uri=str(data), data__packing=True))
+    assert outcome.exit_code == 0, outcome.output
+    first, *_, last = [record["values"] for record in outcome.of_type("metrics")]
+    assert "rewards/margins" in last
+    if method == "dpo":
+        assert first["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    if method != "kto":
+        assert last["loss"] < first["loss"]
 
 
 def test_nothing_of_a_checkpoint_is_pickled(tmp_path: Path) -> None:
