@@ -35,6 +35,12 @@ _SMOLLM2 = {
 _RECORD = re.compile(r"\{'loss': '([^']+)', 'grad_norm': '([^']+)', 'learning_rate': '([^']+)'")
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Axolotl starts and loads a real model slowly on a busy machine."""
+    monkeypatch.setattr("nexa.testing.runs.WORKER_TIMEOUT_S", 1200.0)
+
+
 def make(folder: Path, **overrides: Any) -> Run:
     """A run of the tiny recipe; dots of keys are written as two underscores."""
     more = {key.replace("__", "."): value for key, value in overrides.items()}
