@@ -138,13 +138,14 @@ class NexaCallback(TrainerCallback):  # type: ignore[misc]
             "loss": figures["loss"],
             "lr": figures.get("learning_rate", math.nan),
             "grad_norm": figures.get("grad_norm", math.nan),
-            "tokens": tokens,
-            "tokens_per_second": (tokens - self._last_tokens) / seconds,
             "step_seconds": seconds / max(1, self._steps),
             "memory_bytes": _peak_memory(),
             # Of preferences: rewards, margins and accuracies.
             **{name: value for name, value in figures.items() if name.startswith(("rewards/", "logps/"))},
         }
+        if tokens:
+            # Axolotl counts none for methods of preference.
+            values |= {"tokens": tokens, "tokens_per_second": (tokens - self._last_tokens) / seconds}
         self._since, self._steps, self._last_tokens = now, 0, tokens
         self._session.metrics["loss"] = values["loss"]
         self._session.context.events.write("metrics", step=state.global_step, values=values)

@@ -58,3 +58,8 @@ class Layout:
     def output(self) -> Path:
         """Axolotl's `output_dir`."""
         return self.folder / "output"
+
+    @property
+    def resume(self) -> Path:
+        """Checkpoints in the form that Axolotl continues from; there while it trains."""
+        return self.folder / "resume"

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from nexa.hookspecs import hookimpl
-from nexa.specs import BackendSpec
+from nexa.specs import BackendSpec, Conformance
 from nexa_axolotl.backend import FACTORY
 from nexa_axolotl.preferences import METHODS
+
+DIFFERENCES = {
+    "lr": "transformers begins its warm-up at rate 0, so the first step of a warm-up changes nothing",
+    "curve": "transformers decays embeddings too, all but norms and biases",
+}
+"""What the conformance kit finds to be otherwise than in its reference, by Axolotl's and transformers' design."""
 
 
 @hookimpl
@@ -20,6 +26,7 @@ def nexa_register_backends() -> Iterable[BackendSpec]:
             factory=FACTORY,
             options_model="nexa_axolotl.options:AxolotlOptions",
             capabilities=frozenset({"chat", "language-model", "resume", "serve"}),
+            conformance=Conformance(differences=DIFFERENCES),
             methods=("pretrain", "sft", *METHODS),
             requirements=("axolotl==0.19.0", "torch==2.13.0"),
             probes=("axolotl", "torch"),

@@ -60,7 +60,8 @@ def configuration(recipe: Recipe) -> dict[str, Any]:
             "kto_desirable_weight": section.desirable_weight,
             "kto_undesirable_weight": section.undesirable_weight,
         }
-        return {"rl": "kto", "rl_beta": section.beta, **weights}
+        # Axolotl wants the columns of KTO's data kept by name.
+        return {"rl": "kto", "rl_beta": section.beta, "remove_unused_columns": False, **weights}
     return {"rl": "orpo", "orpo_alpha": section.beta} if recipe.method == "orpo" else {}
 
 

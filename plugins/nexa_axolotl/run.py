@@ -57,7 +57,8 @@ def run_training(context: RunContext) -> RunResult:
         _leave_group()
     finally:
         if context.rank == 0:
-            shutil.rmtree(layout.output, ignore_errors=True)
+            for folder in (layout.output, layout.resume):
+                shutil.rmtree(folder, ignore_errors=True)
     if session.stop_reason is not None and session.checkpoint is None and context.rank == 0:
         raise WorkerError(f"stopped before a checkpoint could be saved: {session.stop_reason}")
     return RunResult(
@@ -168,7 +169,7 @@ def _resume_folder(context: RunContext, layout: Layout) -> Path | None:
             hint="it was saved with checkpointing.save_optimizer=false; start a new run with it as model.name",
         )
     step = json.loads((source / state_files.FOLDER / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
-    folder = layout.folder / "resume" / str(context.attempt) / str(context.rank) / f"checkpoint-{step}"
+    folder = layout.resume / str(context.attempt) / str(context.rank) / f"checkpoint-{step}"
     shutil.rmtree(folder, ignore_errors=True)
     state_files.restore(source, folder)
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -32,6 +33,12 @@ _SMOLLM2 = {
     **{f"model.{key}": None for key in ("tokenizer", "chat_template", "d_model", "n_layers", "n_heads")},
 }
 _RECORD = re.compile(r"\{'loss': '([^']+)', 'grad_norm': '([^']+)', 'learning_rate': '([^']+)'")
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Axolotl starts and loads a real model slowly on a busy machine."""
+    monkeypatch.setattr("nexa.testing.runs.WORKER_TIMEOUT_S", 1200.0)
 
 
 def make(folder: Path, **overrides: Any) -> Run:
@@ -129,6 +136,23 @@ def test_what_axolotl_refuses_is_told_in_its_words(tmp_path: Path) -> None:
     assert outcome.error is not None
     assert "mutually exclusive" in outcome.error["message"]
     assert outcome.error["traceback"] == ""
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto", "orpo"])
+def test_preferences_are_trained(tmp_path: Path, method: str) -> None:
+    """The loss falls, the first one of DPO is ln 2, and the margin between good and bad answers is told."""
+    data = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": f"What is {n}?", "chosen": "Good.", "rejected": "Bad!"} for n in range(16)]
+    data.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    outcome = run_attempt(make(tmp_path, method=method, data__remote_uri=str(data), data__packing=True))
+    assert outcome.exit_code == 0, outcome.output
+    records = [record["values"] for record in outcome.of_type("metrics")]
+    first, last = records[0], records[-1]
+    assert any("rewards/margins" in record for record in records)
+    if method == "dpo":
+        assert first["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    if method != "kto":
+        assert last["loss"] < first["loss"]
 
 
 def test_nothing_of_a_checkpoint_is_pickled(tmp_path: Path) -> None:
