@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,10 +60,21 @@ class Comparison:
     teacher_calibration: Calibration
 
 
+@dataclass(frozen=True, kw_only=True)
+class WrittenText:
+    """What became of the prompts of a recipe. left_out: how many prompts, by the last reason."""
+
+    prompts: int
+    rows: int
+    requests: int
+    left_out: Mapping[str, int]
+    output: Path
+
+
 class Distiller(ABC):
     """Captures teacher predictions. `nexa.testing.distiller.DistillerContract` tests one.
 
-    `verify`, `compare` and `export` are for distillers that declare the capability of that name.
+    `verify`, `compare`, `export` and `write_text` (capability "text") are for distillers that declare it.
     """
 
     @abstractmethod
@@ -96,6 +107,15 @@ class Distiller(ABC):
     def export(self, dataset: Path, output: Path, *, form: str, on_progress: CaptureProgress | None = None) -> None:
         """Write a dataset in another form. Raises UserError for a form that there is not."""
         raise self._unable("export datasets")
+
+    def write_text(
+        self, recipe: Recipe, output: Path, *, dry_run: bool = False, on_progress: CaptureProgress | None = None
+    ) -> WrittenText:
+        """Let the teacher answer the recipe's prompts and write what passes as rows for method sft.
+
+        Goes on where it was stopped. dry_run: count prompts and ask nothing. Raises UserError and WorkerError.
+        """
+        raise self._unable("write text")
 
     def _unable(self, what: str) -> UserError:
         return UserError(f"the distiller {type(self).__name__} does not {what}")

@@ -20,11 +20,13 @@ from axolotl.integrations.base import BasePlugin
 from transformers import TrainerCallback
 
 from nexa_axolotl import state as state_files
+from nexa_axolotl.seeding import PLUGIN as SEEDING
 
 if TYPE_CHECKING:
     from nexa.worker.context import RunContext
 
 PLUGIN = "nexa_axolotl.hooks.NexaPlugin"
+__all__ = ["PLUGIN", "SEEDING", "NexaPlugin", "Session", "TrainingStopped", "open_session"]
 
 
 class TrainingStopped(BaseException):
@@ -140,6 +142,8 @@ class NexaCallback(TrainerCallback):  # type: ignore[misc]
             "tokens_per_second": (tokens - self._last_tokens) / seconds,
             "step_seconds": seconds / max(1, self._steps),
             "memory_bytes": _peak_memory(),
+            # Of preferences: rewards, margins and accuracies.
+            **{name: value for name, value in figures.items() if name.startswith(("rewards/", "logps/"))},
         }
         self._since, self._steps, self._last_tokens = now, 0, tokens
         self._session.metrics["loss"] = values["loss"]

@@ -16,6 +16,7 @@ from nexa.recipe.imports import Imported
 from nexa.recipe.node import Node, Origin, OriginKind, merge, nest
 from nexa_axolotl.names import DIRECT, OPTIMIZERS, PRECISIONS, SCHEDULES
 from nexa_axolotl.options import SECTION
+from nexa_axolotl.preferences import METHODS
 
 _MARK = "base_model"
 _DECIDED = {
@@ -65,6 +66,12 @@ _EXPLICIT = (
     "lora_o_kernel",
 )
 """What a recipe renders in any case: null where the file leaves it to Axolotl."""
+_EXPLICIT_OF = {
+    "dpo": ("rl_beta", "dpo_loss_type", "dpo_label_smoothing", "precompute_ref_log_probs"),
+    "kto": ("rl_beta", "kto_desirable_weight", "kto_undesirable_weight"),
+    "orpo": ("orpo_alpha",),
+}
+"""The same, of methods of preference."""
 
 
 @dataclass
@@ -90,6 +97,12 @@ class _Work:
         node = self.left.pop(key, None)
         return node if node is not None and node.value is not None else None
 
+    @property
+    def method(self) -> str:
+        """The recipe's method."""
+        node = self.root.child("method")
+        return str(node.value) if node is not None else ""
+
     def value(self, key: str) -> Any:
         """A key's plain value, still to be dealt with."""
         node = self.left.get(key)
@@ -109,7 +122,7 @@ def import_configuration(root: Node, file: Path) -> Imported | None:
         step(work, file)
     for key, node in work.left.items():
         work.keep(key, node)
-    for key in _EXPLICIT:
+    for key in (*_EXPLICIT, *_EXPLICIT_OF.get(work.method, ())):
         if key not in written and _is_rendered(key, work):
             work.keep(key, Node(None, _UNSET))
     if work.problems:
@@ -143,6 +156,9 @@ def _decided(work: _Work, file: Path) -> None:
 def _method(work: _Work, file: Path) -> None:
     rl = work.take("rl")
     if rl is not None:
+        if rl.value not in METHODS:
+            known = f"methods: {', '.join(METHODS)}"
+            work.problems.append(_problem(rl, "rl", f"backend axolotl has no method {rl.value!r}", known))
         work.put("method", rl)
         return
     completion = any(dataset.get("type") == "completion" for dataset in _datasets(work))

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from nexa.hookspecs import hookimpl
 from nexa.specs import BackendSpec
 from nexa_axolotl.backend import FACTORY
+from nexa_axolotl.preferences import METHODS
 
 
 @hookimpl
@@ -18,8 +19,8 @@ def nexa_register_backends() -> Iterable[BackendSpec]:
             summary="Axolotl in an environment of its own: LoRA, QLoRA and full training, FSDP2 and DeepSpeed",
             factory=FACTORY,
             options_model="nexa_axolotl.options:AxolotlOptions",
-            capabilities=frozenset({"chat", "resume", "serve"}),
-            methods=("pretrain", "sft"),
+            capabilities=frozenset({"chat", "language-model", "resume", "serve"}),
+            methods=("pretrain", "sft", *METHODS),
             requirements=("axolotl==0.19.0", "torch==2.13.0"),
             probes=("axolotl", "torch"),
             importer="nexa_axolotl.importing:import_configuration",

@@ -20,6 +20,7 @@ from nexa.files import write_json
 from nexa.recipe.schema import Recipe
 from nexa.worker.session import read_plan
 from nexa_axolotl.layout import Layout
+from nexa_axolotl.preferences import METHODS, text_rows
 from nexa_axolotl.render import Inputs, encodes_rows, model_needs_folder, render
 from nexa_axolotl.yaml_text import to_yaml
 
@@ -59,6 +60,8 @@ def prepare(recipe: Recipe, layout: Layout, *, attempt: int) -> dict[str, Any]:
 def _prepared(recipe: Recipe, layout: Layout) -> dict[str, Any]:
     if not encodes_rows(recipe):
         return _model_alone(recipe, layout)
+    if recipe.method in METHODS:
+        return _preferences(recipe, layout)
     from nexa_torch.data.prepare import prepare_data
 
     data = prepare_data(unpacked(recipe))
@@ -93,6 +96,23 @@ def _model_alone(recipe: Recipe, layout: Layout) -> dict[str, Any]:
     return {"base_model": _base_model(recipe, tokenizer, layout, length), "row_length": length}
 
 
+def _preferences(recipe: Recipe, layout: Layout) -> dict[str, Any]:
+    """Prompts and answers as texts, which Axolotl gives to TRL."""
+    rows = text_rows(recipe)
+    rows.tokenizer.save_pretrained(str(layout.tokenizer))
+    _write_lines(iter(rows.train), layout.training_rows)
+    if rows.held_out is not None:
+        _write_lines(iter(rows.held_out), layout.held_out_rows)
+    return {
+        "base_model": _base_model(recipe, rows.tokenizer, layout, rows.row_length),
+        "row_length": rows.row_length,
+        "rows": len(rows.train),
+        "held_out_rows": len(rows.held_out or ()),
+        "dataset_hash": rows.source.sha256,
+        "warnings": rows.warnings,
+    }
+
+
 def unpacked(recipe: Recipe) -> Recipe:
     """The recipe with a document a row: Axolotl packs them itself."""
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"packing": False})})
@@ -100,8 +120,12 @@ def unpacked(recipe: Recipe) -> Recipe:
 
 def _write_rows(rows: Rows, path: Path) -> None:
     """One JSON object a row, in Axolotl's layout for encoded data: labels stand under their own token."""
+    _write_lines(_rows(rows), path)
+
+
+def _write_lines(rows: Iterator[dict[str, Any]], path: Path) -> None:
     with path.open("w", encoding="utf-8") as file:
-        for row in _rows(rows):
+        for row in rows:
             file.write(json.dumps(row, separators=(",", ":")) + "\n")
 
 

@@ -9,6 +9,7 @@ from nexa.backend import Preview
 from nexa.batch import resolve_batch
 from nexa.errors import UserError
 from nexa.plan import resources_of
+from nexa_axolotl.preferences import METHODS, preview_preferences
 from nexa_axolotl.render import encodes_rows
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ def preview(recipe: Recipe) -> Preview:
             "the section axolotl names its own data, which Axolotl encodes itself and Nexa can't show",
             hint="see the plan: --explain; or name the data in data.remote_uri",
         )
+    if recipe.method in METHODS:
+        return preview_preferences(recipe)
     from nexa_axolotl.prepare import unpacked
     from nexa_torch.data.display import row_tokens, token_text
     from nexa_torch.data.prepare import prepare_data

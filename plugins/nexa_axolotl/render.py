@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nexa.batch import resolve_batch
 from nexa.plan import resources_of
+from nexa_axolotl import preferences
 from nexa_axolotl.layout import Layout
 from nexa_axolotl.names import OPTIMIZERS, PRECISIONS, SCHEDULES, wsd_options
 from nexa_axolotl.options import own_options
@@ -56,6 +57,7 @@ def render(recipe: Recipe, layout: Layout, inputs: Inputs) -> dict[str, Any]:
     config = {
         **_model(recipe, layout, inputs),
         **_data(recipe, layout, inputs),
+        **preferences.configuration(recipe),
         **_length(recipe),
         **_optimizer(recipe),
         **_schedule(recipe),
@@ -111,11 +113,11 @@ def _model(recipe: Recipe, layout: Layout, inputs: Inputs) -> dict[str, Any]:
 def _data(recipe: Recipe, layout: Layout, inputs: Inputs) -> dict[str, Any]:
     config: dict[str, Any] = {
         "sequence_len": inputs.row_length,
-        "sample_packing": recipe.data.packing,
+        "sample_packing": recipe.data.packing and recipe.method not in preferences.METHODS,
         "dataset_prepared_path": str(layout.cache),
         "dataloader_num_workers": recipe.data.loader_workers,
     }
-    if recipe.data.packing:
+    if config["sample_packing"]:
         config["eval_sample_packing"] = True
     if not encodes_rows(recipe):
         return config
@@ -263,7 +265,7 @@ def effective(recipe: Recipe, layout: Layout) -> dict[str, Any]:
         "rows": {
             "model": recipe.model.model_dump(mode="json"),
             "data": recipe.data.model_dump(mode="json", exclude={"packing", "loader_workers"}),
-            "masked": recipe.method != "pretrain",
+            "method": recipe.method,
         },
         "worker": {
             "threads": recipe.cluster.threads_per_process,

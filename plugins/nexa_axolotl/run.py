@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ def run_training(context: RunContext) -> RunResult:
     )
     hooks.open_session(session)
     resume = _resume_folder(context, layout)
-    cfg = _load_configuration(layout, hooks.PLUGIN, resume)
+    cfg = _load_configuration(layout, (hooks.SEEDING, hooks.PLUGIN), resume)
     try:
         _train(cfg)
     except hooks.TrainingStopped:
@@ -174,7 +174,7 @@ def _resume_folder(context: RunContext, layout: Layout) -> Path | None:
     return folder
 
 
-def _load_configuration(layout: Layout, plugin: str, resume: Path | None) -> Any:
+def _load_configuration(layout: Layout, plugins: Sequence[str], resume: Path | None) -> Any:
     """Axolotl's own reading of the rendered file. Raises UserError with what Axolotl refuses."""
     import yaml
     from axolotl.cli.config import load_cfg
@@ -182,7 +182,7 @@ def _load_configuration(layout: Layout, plugin: str, resume: Path | None) -> Any
     from pydantic import ValidationError
 
     document = yaml.safe_load(layout.config.read_text(encoding="utf-8"))
-    more: dict[str, Any] = {"plugins": [*(document.get("plugins") or []), plugin]}
+    more: dict[str, Any] = {"plugins": [*(document.get("plugins") or []), *plugins]}
     if resume is not None:
         more["resume_from_checkpoint"] = str(resume)
     try:

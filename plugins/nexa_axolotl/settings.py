@@ -9,6 +9,7 @@ from nexa.backend import Answer, SettingAnswer
 from nexa.recipe.schema import Recipe
 from nexa.recipe.sections.training import EarlyStoppingSection
 from nexa.settings_report import value_at
+from nexa_axolotl import preferences
 from nexa_axolotl.names import (
     OPTIMIZER_FIELDS,
     OPTIMIZERS,
@@ -83,6 +84,30 @@ def _revision(recipe: Recipe) -> str | None:
     if recipe.model.from_scratch or ":" in name or name.startswith(("/", ".", "~")):
         return "only hub models have revisions"
     return None
+
+
+def _train_on(recipe: Recipe) -> str | None:
+    if recipe.method in preferences.METHODS:
+        return "preferences are trained on their answers"
+    return _prepared(recipe)
+
+
+def _packing_refusal(recipe: Recipe) -> str | None:
+    return "preferences are not packed" if recipe.method in preferences.METHODS else None
+
+
+def _preference_field(field: str) -> _Rule:
+    """A rule that refuses a field of the section `preference` that the recipe's method does not heed."""
+
+    def rule(recipe: Recipe) -> str | None:
+        users = preferences.USERS[field]
+        if recipe.method not in users:
+            return f"only {', '.join(users)} heeds it" if users else "Axolotl has no such thing here"
+        if field == "label_smoothing" and recipe.preference.loss_type == "ipo":
+            return "Axolotl's ipo has none"
+        return None
+
+    return rule
 
 
 def _streaming(recipe: Recipe) -> str | None:
@@ -190,15 +215,17 @@ def _strategy(recipe: Recipe) -> str | None:
 
 _REFUSED_SECTIONS: Mapping[str, str] = {
     "samples": "Axolotl's own generate_samples writes samples: set it in the section axolotl",
-    "preference": "this backend trains pretrain and sft",
-    "rollouts": "this backend trains pretrain and sft",
-    "distill": "this backend trains pretrain and sft",
+    "rollouts": "this backend trains on given answers alone",
+    "distill": "this backend has no teacher",
 }
 
 _REFUSALS: Mapping[str, _Rule] = {
     "model.revision": _revision,
     **{f"model.{size}": _architecture_only for size in ("d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff")},
     **dict.fromkeys(_PREPARED_DATA, _prepared),
+    "data.train_on": _train_on,
+    "data.packing": _packing_refusal,
+    **{f"preference.{name}": _preference_field(name) for name in preferences.USERS},
     "data.streaming": _streaming,
     "data.stream_window": _streaming,
     "training.eval_every_epochs": _eval_every_epochs,
@@ -307,9 +334,7 @@ def _distributed(recipe: Recipe) -> str | None:
 
 
 def _seed(recipe: Recipe) -> str | None:
-    return (
-        f"seed: {recipe.training.seed}; Axolotl orders the rows by it, and makes an adapter's first weights before it"
-    )
+    return f"seed: {recipe.training.seed}; the order of rows is Axolotl's own"
 
 
 _OWN_WORDS: Mapping[str, tuple[str, ...]] = {

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nexa.recipe.schema import Recipe
 
 _MODES = {
-    "sequence": "sequence-level students are trained with method: sft on what `nexa distill text` wrote",
+    "sequence": "a teacher's text is trained on by method: sft, once `nexa distill text` wrote it",
     "on_policy": "the torch backend does not write text in its steps",
 }
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nexa.distiller import CaptureEstimate, CaptureProgress, Comparison, Distiller
+from nexa.distiller import CaptureEstimate, CaptureProgress, Comparison, Distiller, WrittenText
 from nexa.errors import NexaError, Problem, RecipeError, UserError
 from nexa_torch.backend import require_packages
 
@@ -79,6 +79,15 @@ class LogitDistiller(Distiller):
         from nexa_distill.export import export
 
         export(dataset, output, form=form, on_progress=on_progress)
+
+    def write_text(
+        self, recipe: Recipe, output: Path, *, dry_run: bool = False, on_progress: CaptureProgress | None = None
+    ) -> WrittenText:
+        """See `Distiller.write_text`."""
+        require_packages()
+        from nexa_distill.writing import write_text
+
+        return write_text(recipe, output, dry_run=dry_run, on_progress=on_progress)
 
     def _plan(self, recipe: Recipe, on_progress: CaptureProgress | None = None) -> CapturePlan:
         from nexa_distill.plan import make_plan

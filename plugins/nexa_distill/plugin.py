@@ -16,7 +16,7 @@ def nexa_register_distillers() -> Iterable[DistillerSpec]:
             name="logits",
             summary="Records next-token predictions: draws, top-k with tail, or both, in about 45 bytes a token",
             factory="nexa_distill.distiller:LogitDistiller",
-            capabilities=frozenset({"compare", "export", "verify"}),
+            capabilities=frozenset({"compare", "export", "text", "verify"}),
         )
     ]
 

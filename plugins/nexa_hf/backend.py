@@ -22,13 +22,15 @@ from nexa.backend import (
 )
 from nexa.errors import Problem, UserError
 from nexa_hf.methods import find_method
-from nexa_torch.backend import CPU_ENVIRONMENT, TorchBackend
+from nexa_torch.backend import CPU_ENVIRONMENT, TorchBackend, missing_packages
 
 if TYPE_CHECKING:
     from nexa.recipe.schema import Recipe
     from nexa.worker.context import RunContext
     from nexa.worker.place import LauncherRanks
 
+REQUIRED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+"""Modules that training needs."""
 FACTORY = "nexa_hf.backend:HfBackend"
 ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -121,8 +123,6 @@ class HfBackend(Backend):
 
 
 def _require_packages() -> None:
-    """Raise UserError naming packages that are missing or don't fit, with what to type."""
-    from nexa_hf.versions import package_problems
-
-    for problem in package_problems():
-        raise UserError(problem.message, hint=problem.hint)
+    """Raise UserError saying what to install when a needed package is missing."""
+    if missing := missing_packages(REQUIRED):
+        raise UserError(f"the hf backend needs {', '.join(missing)}", hint="type: pip install 'nexa-train[hf]'")

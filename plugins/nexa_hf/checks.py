@@ -15,7 +15,6 @@ from nexa_hf.fields import argument_names
 from nexa_hf.methods import find_method
 from nexa_hf.optimizers import OPTIMIZERS, SCHEDULES
 from nexa_hf.options import hf_options
-from nexa_hf.versions import package_problems
 from nexa_torch import checks as torch_checks
 
 _Check = Callable[[Recipe], Iterable[Problem]]
@@ -28,7 +27,6 @@ def find_problems(recipe: Recipe) -> list[Problem]:
     except UserError as error:
         return [Problem(path="method", message=error.message, hint=error.hint)]
     checks: tuple[_Check, ...] = (
-        _packages,
         torch_checks.model_problems,
         torch_checks.data_problems,
         torch_checks.adapter_problems,
@@ -43,10 +41,6 @@ def find_problems(recipe: Recipe) -> list[Problem]:
         method.check,
     )
     return [problem for check in checks for problem in check(recipe)]
-
-
-def _packages(recipe: Recipe) -> Iterable[Problem]:
-    return () if recipe.environment.is_elsewhere else package_problems()
 
 
 def _quantized(recipe: Recipe) -> Iterator[Problem]:

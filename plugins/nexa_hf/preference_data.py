@@ -161,8 +161,8 @@ def _read(
     first = next(records, None)
     if first is None:
         raise DataError(f"{source.uri}: the data holds no row")
-    wanted = recipe.data.format
-    layout = next((each for each in accepted if each == wanted), None) or detect_preference(first, accepted)
+    # The settings refuse a layout that is not accepted.
+    layout = next((each for each in accepted if each == recipe.data.format), None) or detect_preference(first, accepted)
     examples = islice(parse_examples(chain([first], records), layout), limit)
     return [row for example in examples for row in expand(example)]
 

@@ -23,9 +23,9 @@ def container_problems(recipe: Recipe, options: SlurmOptions) -> list[Problem]:
     """What is wrong with the recipe's container; nothing that only a node could tell."""
     if options.container is None:
         return []
-    if recipe.environment.container is not None:
-        message = "the workers can't run in two containers, slurm.container and environment.container"
-        hint = "use environment.container, which every scheduler understands; slurm.container is for Pyxis"
+    if recipe.environment.is_elsewhere:
+        message = "environment and slurm.container both say where the workers run"
+        hint = "leave one of them out; environment.container is understood by every scheduler, Pyxis by Slurm alone"
         return [Problem(message=message, path="slurm.container", hint=hint)]
     if options.container.runtime == "pyxis":
         return _pyxis_problems(options)

@@ -56,14 +56,6 @@ class SlurmScheduler(Scheduler):
 
         options = options_of(recipe)
         remote = options.host is not None
-        if options.container is not None and recipe.environment.is_elsewhere:
-            return [
-                Problem(
-                    message="environment and slurm.container both say where the workers run",
-                    path="slurm.container",
-                    hint="leave one of them out",
-                )
-            ]
         needed = ("ssh",) if remote else ("sbatch", "squeue", "scancel", "scontrol")
         missing = [name for name in needed if shutil.which(name) is None]
         if not missing:

@@ -12,6 +12,9 @@ from nexa.worker.command import worker_argv
 from nexa.worker.place import WorkerPlace
 from nexa_slurm.allocation import Allocation
 
+CURRENT = "current"
+"""The kind of environment that is the launching machine's own."""
+
 
 def srun_argv(plan: Mapping[str, Any], place: WorkerPlace, allocation: Allocation) -> list[str]:
     """Return the command that starts `nexa_slurm.node` once on every node of the job. Raises NexaError."""
@@ -45,7 +48,7 @@ def srun_argv(plan: Mapping[str, Any], place: WorkerPlace, allocation: Allocatio
 def node_argv(plan: Mapping[str, Any], place: WorkerPlace, *, node: int, num_nodes: int, rendezvous: str) -> list[str]:
     """Return the command that one node's task becomes: its workers, before they are put into a container."""
     launch = launch_of(plan)
-    if not launch.get("code"):
+    if launch.get("environment", {}).get("kind", CURRENT) == CURRENT:
         # An environment or container that the recipe names brings its own.
         launch["python"] = _options(plan).get("python") or launch["python"]
     container = _options(plan).get("container")

@@ -38,23 +38,6 @@ from nexa_torch.run import set_threads
 
 ROW, ROWS_A_STEP, DOCUMENTS, SEED, RATE = 256, 4, 400, 1, 1e-3
 WORDS = ("the", "sea", "ship", "captain", "wind", "harbour", "star", "map", "rope", "sail", "anchor", "storm")
-    "the",
-    "sea",
-    "ship",
-    "captain",
-    "wind",
-    "harbour",
-    "star",
-    "map",
-    "rope",
-    "sail",
-    "anchor",
-    "storm",
-    "island",
-    "gold",
-    "song",
-    "night",
-]
 
 
 class Clock(TrainerCallback):

@@ -94,7 +94,7 @@ def test_contracts_and_the_host_reach_nothing_heavy(module):
     assert loaded & {*HEAVY, *FOR_RECIPES, "rich", "click"} == set()
 
 
-@pytest.mark.parametrize("plugin", ["nexa_file", "nexa_local", "nexa_torch", "nexa_track"])
+@pytest.mark.parametrize("plugin", ["nexa_distill", "nexa_file", "nexa_local", "nexa_torch", "nexa_track"])
 def test_first_party_plugins_register_without_their_libraries(plugin):
     source = str(Path(nexa.__file__).parents[1])
     loaded = modules_after("-c", _IMPORT, source, f"{plugin}.plugin")

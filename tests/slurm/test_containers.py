@@ -79,9 +79,9 @@ def test_a_slurm_without_pyxis_says_so(cluster):
     assert "runtime=apptainer" in problem.hint
 
 
-def test_two_containers_are_one_too_many():
+def test_workers_are_in_one_place():
     (problem,) = problems(options(image="docker://ubuntu"), container="ubuntu")
-    assert "two containers" in problem.message
+    assert "both say where the workers run" in problem.message
 
 
 def test_pyxis_gets_image_and_mounts_of_srun():

@@ -14,8 +14,10 @@ from workspace import until
 
 from nexa.errors import UserError
 from nexa.runs.actions import requeue, stop
-from nexa.runs.state import run_status
+from nexa.runs.jobs import job_of
+from nexa.runs.state import run_status, run_statuses
 from nexa.runs.store import Run
+from nexa.sweeps.store import SweepStore
 from nexa_slurm.commands import run_slurm
 from nexa_slurm.login import LoginNode as Place
 from nexa_slurm.login import LoginNodeError, UnreachableError
@@ -61,6 +63,12 @@ def words(login, *more) -> tuple[str, ...]:
     return ("launch", "echo.yaml", "--scheduler", "slurm", *through, *more)
 
 
+def use_by_default(workspace, login, *lines):
+    """Name the login node in the settings of the folder."""
+    own = (f'host = "{HOST}"', f'ssh_config = "{login.ssh_config}"')
+    (workspace.folder / "nexa.toml").write_text("\n".join(["[defaults.slurm]", *own, *lines]))
+
+
 def newest(workspace) -> Run:
     """The run that was made last."""
     return Run(max(path for path in workspace.runs_dir.iterdir() if (path / "run.json").exists()))
@@ -99,14 +107,22 @@ def test_kill_and_the_cluster_view_go_through_ssh(workspace, login):
     nexa(workspace, *words(login, path, "training.max_steps=1000", "echo.delay_seconds=0.05"))
     run = newest(workspace)
     until(lambda: run_status(run).step or 0, lambda step: step > 3, timeout=60.0)
-    (workspace.folder / "nexa.toml").write_text(
-        f'[defaults.slurm]\nhost = "{HOST}"\nssh_config = "{login.ssh_config}"\n'
-    )
+    use_by_default(workspace, login)
     view = nexa(workspace, "cluster", "--scheduler", "slurm", "--json").json
     assert [node["name"] for node in view["nodes"]] == ["n1", "n2", "n3"]
     assert [job["run_id"] for job in view["jobs"]] == [run.run_id]
     nexa(workspace, "kill", run.run_id)
     assert str(run_status(run).state) == "killed"
+
+
+def test_a_sweep_is_one_array_through_ssh(workspace, login):
+    use_by_default(workspace, login, f'code_folder = "{workspace.folder}/code"')
+    nexa(workspace, "sweep", "echo.yaml", "--scheduler", "slurm", "training.max_steps=2,3", "echo.delay_seconds=0")
+    sweep = SweepStore(workspace.runs_dir).list()[0]
+    until(lambda: [str(status.state) for status in run_statuses(sweep.runs())], lambda seen: seen == ["completed"] * 2)
+    jobs = [job_of(run.latest_attempt) for run in sweep.runs()]
+    assert [job.job_id.partition("_")[2] for job in jobs] == ["0", "1"]
+    assert all(job.details["login"]["host"] == HOST for job in jobs)
 
 
 @pytest.mark.parametrize(

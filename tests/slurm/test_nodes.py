@@ -112,11 +112,15 @@ def test_a_failing_command_before_the_workers_is_named(runs):
 
 
 def apptainer(folder: Path, image: str) -> Path:
-    """A stand-in for Apptainer that notes its words and runs what follows the image; its folder."""
+    """A stand-in for Apptainer that notes its words, lets in the variables it would and runs the rest; its folder.
+
+    The tests of containers use a real runtime.
+    """
     program = folder / "bin" / "apptainer"
     program.parent.mkdir()
     program.write_text(
         f'#!/bin/bash\nprintf "%s\\n" "$@" > {folder}/words\n'
+        'for name in ${!APPTAINERENV_*}; do export "${name#APPTAINERENV_}=${!name}"; done\n'
         f'while [ "$1" != {image} ]; do shift; done\nshift\nexec "$@"\n'
     )
     program.chmod(0o755)
@@ -140,17 +144,7 @@ def test_a_container_holds_the_workers(runs, tmp_path, monkeypatch):
 
 
 def test_a_container_of_the_section_environment_holds_the_workers(runs, tmp_path, monkeypatch):
-    # A stand-in for Apptainer that passes on what it would let in, and runs the command; see the tests of
-    # containers for a real runtime.
-    program = tmp_path / "bin" / "apptainer"
-    program.parent.mkdir()
-    program.write_text(
-        f'#!/bin/bash\nprintf "%s\\n" "$@" > {tmp_path}/words\n'
-        'for name in ${!APPTAINERENV_*}; do export "${name#APPTAINERENV_}=${!name}"; done\n'
-        'while [ "$1" != image.sif ]; do shift; done\nshift\nexec "$@"\n'
-    )
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{apptainer(tmp_path, 'image.sif')}:{os.environ['PATH']}")
     monkeypatch.setenv("HF_TOKEN", "hf_neverinacommand")
     container = {
         "runtime": "apptainer",

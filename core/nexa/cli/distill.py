@@ -138,15 +138,43 @@ def compare(
         _say(f"drawn: {plot}")
 
 
-def _load(recipe: str, overrides: Sequence[str]) -> tuple[Recipe, Distiller]:
-    """A recipe and its distiller. Raises RecipeError with what keeps it from being captured."""
+@command.command()
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[KEY.PATH=VALUE]...")
+@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="JSONL file of rows to write.")
+@click.option("--dry-run", is_flag=True, help="Count the prompts and show the first; ask nothing.")
+@_json_option
+def text(recipe: str, overrides: Sequence[str], output: Path, dry_run: bool, as_json: bool) -> None:
+    """Let the teacher answer a recipe's prompts, and keep what passes as rows to fine-tune on.
+
+    Each answer is filtered and, with distill.text.judge, marked; what fails is asked for again. The same command goes
+    on where a stopped one ended.
+    """
+    from nexa.cli.output import print_json
+
+    loaded, distiller = _load(recipe, overrides, checked=False)
+    with _progress() as on_progress:
+        done = distiller.write_text(loaded, output.absolute(), dry_run=dry_run, on_progress=on_progress)
+    if as_json:
+        print_json(done)
+        return
+    if dry_run:
+        _say(f"{done.prompts:,} prompts to ask, rows go to {done.output}")
+        return
+    _say(f"{done.rows:,} rows of {done.prompts:,} prompts, {done.requests:,} requests: {done.output}")
+    for reason, count in done.left_out.items():
+        _say(f"  left out: {count:,} {reason}")
+
+
+def _load(recipe: str, overrides: Sequence[str], *, checked: bool = True) -> tuple[Recipe, Distiller]:
+    """A recipe and its distiller. checked: raise RecipeError with what keeps it from being captured."""
     from nexa.errors import RecipeError
     from nexa.plugins import get_host
     from nexa.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides=overrides).recipe
     distiller = get_host().create("distiller", loaded.distill.distiller)
-    if problems := distiller.check(loaded):
+    if checked and (problems := distiller.check(loaded)):
         raise RecipeError(problems)
     return loaded, distiller
 

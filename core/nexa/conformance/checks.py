@@ -75,7 +75,7 @@ def _grad_norm(lab: Laboratory) -> Iterator[str]:
 
 
 def _lr(lab: Laboratory) -> Iterator[str]:
-    yield from _differing("lr", lab.plain.series("lr"), load_reference().lr, TOLERANCES["lr"])
+    yield from _differing("lr", lab.warmed.series("lr"), load_reference().lr, TOLERANCES["lr"])
 
 
 def _curve(lab: Laboratory) -> Iterator[str]:
@@ -166,7 +166,7 @@ CHECKS: Mapping[str, Check] = {
         Check(name="masks", summary="which tokens carry loss", find=_masks, needs=LANGUAGE),
         Check(name="loss", summary="loss of the first step", find=_loss, needs=LANGUAGE),
         Check(name="grad-norm", summary="gradient norm of the first step", find=_grad_norm, needs=LANGUAGE),
-        Check(name="lr", summary="learning rate of every step", find=_lr, needs=LANGUAGE),
+        Check(name="lr", summary="learning rate of every step, warm-up and cosine", find=_lr, needs=LANGUAGE),
         Check(name="curve", summary="loss of every step: optimizer, decay, clipping", find=_curve, needs=LANGUAGE),
         Check(name="accumulation", summary="four microbatches train as one", find=_accumulation, needs=LANGUAGE),
         Check(name="packing", summary="packed rows train as single ones", find=_packing, needs=LANGUAGE),

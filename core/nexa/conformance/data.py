@@ -77,7 +77,7 @@ def _language_values(folder: Path) -> dict[str, Any]:
         "optimizer.weight_decay": WEIGHT_DECAY,
         "optimizer.betas": list(BETAS),
         "optimizer.eps": EPS,
-        "optimizer.scheduler": {"name": "cosine_warmup", "warmup_steps": WARMUP, "min_lr_ratio": MIN_LR_RATIO},
+        "optimizer.scheduler": {"name": "cosine_warmup", "min_lr_ratio": MIN_LR_RATIO},
         "cluster.threads_per_process": 1,
     }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from nexa.artifacts import ArtifactStore
 from nexa.backend import Backend, Preview
-from nexa.conformance.data import CONVERSATIONS, PACKED_ROWS, SAVE_EVERY, STEPS, write_recipe
+from nexa.conformance.data import CONVERSATIONS, PACKED_ROWS, SAVE_EVERY, STEPS, WARMUP, write_recipe
 from nexa.errors import NexaError, UserError
 from nexa.plugins import PluginHost
 from nexa.recipe.schema import Recipe
@@ -104,6 +104,11 @@ class Laboratory:
         return self._train("packed", {"data.packing": True, "training.microbatch_size_per_gpu": PACKED_ROWS})
 
     @cached_property
+    def warmed(self) -> Trained:
+        """The plain run with a warm-up, in a run of its own, since libraries begin theirs at different rates."""
+        return self._train("warmed", {"optimizer.scheduler.warmup_steps": WARMUP})
+
+    @cached_property
     def resumed(self) -> Trained:
         """Another run, continued from the plain run's checkpoint in the middle."""
         return self._train("plain", {}, resume_from=self.plain.checkpoint(SAVE_EVERY))
@@ -117,6 +122,7 @@ class Laboratory:
             raise CheckError(f"the launch is refused: {error}") from error
         if plan.obstacles:
             raise CheckError(f"the launch is refused: {'; '.join(map(str, plan.obstacles))}")
+        plan.environment.place_code()
         run = create_run(recipe, folder, launch=plan.worker, resources=plan.resources, more=plan.document())
         try:
             outcome = run_attempt(run, resume_from=resume_from)

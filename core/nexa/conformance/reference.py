@@ -15,7 +15,7 @@ TOLERANCES: Mapping[str, float] = {"loss": 1e-5, "grad-norm": 1e-4, "lr": 1e-6, 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
     """documents: token ids of each conversation, and which of them carry loss. loss (nats a trained token),
-    grad_norm (L2, before clipping), lr: of each optimizer step, from the first."""
+    grad_norm (L2, before clipping): of each optimizer step, from the first, without a warm-up. lr: with one."""
 
     documents: Sequence[tuple[tuple[int, ...], tuple[bool, ...]]]
     loss: Sequence[float]

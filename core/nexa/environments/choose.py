@@ -13,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nexa.environments.build import site_folders
 from nexa.environments.code import code_folder, place_code
 from nexa.environments.containers import container_spec
 from nexa.environments.requirements import current_misfits, misfits, needs_of, normal_name
@@ -227,6 +226,8 @@ def _built(named: NamedEnvironment, reasons: Sequence[str]) -> Placement:
 
 def _at_path(path: Path, needs: Needs) -> Placement:
     """An environment that a person made: its folder, or its interpreter."""
+    from nexa.environments.build import site_folders
+
     python = path / "bin" / "python" if path.is_dir() else path
     if not python.is_file():
         return _impossible("path", str(path), f"there is no environment {path}", "name its folder, or its Python")

@@ -9,20 +9,19 @@ from nexa_hf.methods.base import Method, TrainingData
 from nexa_hf.methods.language import TRAINING_ARGUMENTS, TRL_BASE, build_language_model
 from nexa_hf.methods.reference import check_reference, reference_keywords
 from nexa_hf.methods.shared import DROPOUT, LENGTH, OFFLOAD, REFUSALS, sized
+from nexa_hf.methods.users import LAYOUTS
 
 if TYPE_CHECKING:
     from nexa.backend import PrepareProgress, Preview
     from nexa.recipe.schema import Recipe
     from nexa_hf.preference_data import PreferenceRows, Tokens
 
-ANSWER_LAYOUTS = ("preference",)
-
 
 def load_pairs(recipe: Recipe, on_progress: PrepareProgress) -> PreferenceRows:
     """Pairs of answers as token ids. Raises DataError."""
     from nexa_hf.preference_data import load_preferences
 
-    return load_preferences(recipe, on_progress, accepted=ANSWER_LAYOUTS)
+    return load_preferences(recipe, on_progress, accepted=LAYOUTS["dpo"])
 
 
 def pair_columns(row: Tokens) -> dict[str, Any]:

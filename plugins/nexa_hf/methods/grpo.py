@@ -12,6 +12,7 @@ from nexa.plan import resources_of
 from nexa_hf.methods.base import Job, Method, TrainingData
 from nexa_hf.methods.language import TRAINING_ARGUMENTS, TRL_BASE, build_language_model
 from nexa_hf.methods.shared import NO_OFFLOAD, REFUSALS
+from nexa_hf.methods.users import LAYOUTS
 
 if TYPE_CHECKING:
     from nexa.backend import PrepareProgress, Preview
@@ -25,7 +26,7 @@ def load_prompts(recipe: Recipe, on_progress: PrepareProgress) -> PreferenceRows
     from nexa_hf.preference_data import load_preferences
 
     reserved = recipe.rollouts.max_completion_length
-    return load_preferences(recipe, on_progress, accepted=("prompts",), cuts_answers=False, reserved=reserved)
+    return load_preferences(recipe, on_progress, accepted=LAYOUTS["grpo"], cuts_answers=False, reserved=reserved)
 
 
 def _columns(row: Tokens) -> dict[str, Any]:

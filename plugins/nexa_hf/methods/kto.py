@@ -11,13 +11,12 @@ from nexa_hf.methods.dpo import count_answers
 from nexa_hf.methods.language import TRAINING_ARGUMENTS, TRL_BASE, build_language_model
 from nexa_hf.methods.reference import check_reference, reference_keywords
 from nexa_hf.methods.shared import DROPOUT, LENGTH, OFFLOAD, REFUSALS, sized
+from nexa_hf.methods.users import LAYOUTS
 
 if TYPE_CHECKING:
     from nexa.backend import PrepareProgress, Preview
     from nexa.recipe.schema import Recipe
     from nexa_hf.preference_data import PreferenceRows, Tokens
-
-KTO_LAYOUTS = ("unpaired", "preference")
 
 
 def load_judged(recipe: Recipe, on_progress: PrepareProgress) -> PreferenceRows:
@@ -25,7 +24,7 @@ def load_judged(recipe: Recipe, on_progress: PrepareProgress) -> PreferenceRows:
     from nexa_hf.preference_data import load_preferences
     from nexa_torch.data.preferences import unpair
 
-    rows = load_preferences(recipe, on_progress, accepted=KTO_LAYOUTS, expand=unpair)
+    rows = load_preferences(recipe, on_progress, accepted=LAYOUTS["kto"], expand=unpair)
     kinds = {row.example.good for row in rows.train}
     if len(kinds) == 1:
         rows.warnings.append(f"all answers are {'good' if True in kinds else 'bad'}; KTO learns from both kinds")

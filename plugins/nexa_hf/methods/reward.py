@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nexa_hf.methods.base import Method, TrainingData
-from nexa_hf.methods.dpo import ANSWER_LAYOUTS
 from nexa_hf.methods.language import TRAINING_ARGUMENTS, TRL_BASE
 from nexa_hf.methods.shared import DROPOUT, LENGTH, OFFLOAD, REFUSALS, sized
+from nexa_hf.methods.users import LAYOUTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,7 +24,7 @@ def load_whole_pairs(recipe: Recipe, on_progress: PrepareProgress) -> Preference
     """Pairs of conversations as token ids, none of them cut: a score is that of a whole. Raises DataError."""
     from nexa_hf.preference_data import load_preferences
 
-    return load_preferences(recipe, on_progress, accepted=ANSWER_LAYOUTS, cuts_answers=False)
+    return load_preferences(recipe, on_progress, accepted=LAYOUTS["reward"], cuts_answers=False)
 
 
 def _columns(row: Tokens) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from nexa.recipe.schema import Recipe
 
 if TYPE_CHECKING:
     from nexa_hf.methods.base import Refusal
+    from nexa_torch.data.preferences import PreferenceFormat
 
 USERS: Mapping[str, tuple[str, ...]] = {
     "preference.beta": ("dpo", "kto", "orpo"),
@@ -24,10 +25,35 @@ USERS: Mapping[str, tuple[str, ...]] = {
 """The methods that heed each field of these sections."""
 
 
+LAYOUTS: Mapping[str, tuple[PreferenceFormat, ...]] = {
+    "dpo": ("preference",),
+    "kto": ("unpaired", "preference"),
+    "orpo": ("preference",),
+    "reward": ("preference",),
+    "grpo": ("prompts",),
+}
+"""Row layouts that each method on preferences and rewards trains on."""
+_ALL_LAYOUTS = {layout for layouts in LAYOUTS.values() for layout in layouts}
+
+
+def _layout(method: str) -> Refusal:
+    """The refusal of a row layout that is for other methods."""
+
+    def refusal(recipe: Recipe) -> str | None:
+        given = recipe.data.format
+        if method in LAYOUTS:
+            unfit = given != "auto" and given not in LAYOUTS[method]
+            return f"method {method} trains on rows of the layout {' or '.join(LAYOUTS[method])}" if unfit else None
+        return f"rows of the layout {given} are for the methods {', '.join(LAYOUTS)}" if given in _ALL_LAYOUTS else None
+
+    return refusal
+
+
 def unused_fields(method: str) -> dict[str, Refusal]:
-    """A refusal for each field of these sections that is for other methods."""
+    """A refusal for each field of these sections, and for each row layout, that is for other methods."""
 
     def refusal(path: str) -> Refusal:
         return lambda recipe: f"method {method} has no use for it; these have: {', '.join(USERS[path])}"
 
-    return {path: refusal(path) for path, users in USERS.items() if method not in users}
+    unused = {path: refusal(path) for path, users in USERS.items() if method not in users}
+    return {**unused, "data.format": _layout(method)}

@@ -95,16 +95,16 @@ def mean_loss(w: dict[str, Tensor]) -> Tensor:
     return torch.cat(losses).mean()
 
 
-def rate(step: int) -> float:
+def rate(step: int, warmup: int = 0) -> float:
     """The peak is reached with the last warm-up step; a cosine falls from it to the end value after the last step."""
-    if step < data.WARMUP:
-        return data.LR * (step + 1) / data.WARMUP
-    done = (step - data.WARMUP) / (data.STEPS - data.WARMUP)
+    if step < warmup:
+        return data.LR * (step + 1) / warmup
+    done = (step - warmup) / (data.STEPS - warmup)
     return data.LR * (data.MIN_LR_RATIO + (1 - data.MIN_LR_RATIO) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def train() -> dict[str, list[float]]:
-    """Loss, gradient norm before clipping, and rate of each step of AdamW (Loshchilov & Hutter 2019)."""
+    """Loss and gradient norm before clipping of each step of AdamW (Loshchilov & Hutter 2019); rates with warm-up."""
     w = weights()
     first = {name: torch.zeros_like(value) for name, value in w.items()}
     second = {name: torch.zeros_like(value) for name, value in w.items()}
@@ -127,7 +127,7 @@ def train() -> dict[str, list[float]]:
                 if decayed:
                     value.mul_(1 - rate(step) * data.WEIGHT_DECAY)
                 value.sub_(rate(step) * update)
-        for name, number in (("loss", loss.item()), ("grad_norm", size.item()), ("lr", rate(step))):
+        for name, number in (("loss", loss.item()), ("grad_norm", size.item()), ("lr", rate(step, data.WARMUP))):
             series[name].append(number)
     return series
 

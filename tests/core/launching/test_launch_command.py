@@ -35,6 +35,17 @@ def test_explain_shows_exact_commands(project: Path, capsys: pytest.CaptureFixtu
     assert list(project.iterdir()) == [project / "recipe.yaml"]
 
 
+def test_what_is_not_plainly_honoured_is_a_table(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch", reason="the backend that is asked needs it")
+    model = "model.name=llama model.tokenizer=bytes model.d_model=32 model.n_layers=1 model.n_heads=2"
+    text = run_command(capsys, f"launch recipe.yaml --explain backend=torch training.precision=bf16 {model}")
+    table = text.partition("Settings that backend 'torch' does not plainly honour\n")[2].splitlines()
+    assert table[0].split()[:4] == ["training.precision", "=", "bf16", "translated"]
+    assert table[0].endswith("torch.autocast(bfloat16), weights and optimizer in fp32")
+    assert table[1].split()[:4] == ["distributed.strategy", "=", "auto", "translated"]
+    assert table[2].startswith("  refused here, and not set: ")
+
+
 def test_explain_as_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads(run_command(capsys, "launch recipe.yaml --explain --json"))
     assert document["recipe"]["method"] == "sft"

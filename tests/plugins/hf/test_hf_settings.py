@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from nexa.backend import Answer
 from nexa.errors import Problem
 from nexa.recipe.schema import Recipe
 from nexa.testing.recipes import tiny_recipe
-from nexa_hf import checks, versions
+from nexa_hf import checks
 from nexa_hf.arguments import nested, training_arguments
 from nexa_hf.backend import HfBackend
 from nexa_hf.fields import argument_names
@@ -162,13 +163,20 @@ def test_fsdp_settings_are_checked_by_name(tmp_path: Path) -> None:
     assert problems(tmp_path, overrides)["hf.fsdp.min_num_param"].hint == "did you mean 'min_num_params'?"
 
 
-def test_versions_that_do_not_fit_are_named_with_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(versions.NEEDED, "trl", ("99.0", "100"))  # type: ignore[arg-type]
-    monkeypatch.setitem(versions.NEEDED, "nexa-not-there", ("1", "2"))  # type: ignore[arg-type]
-    trl, missing = list(versions.package_problems())
-    assert "trl 1.16.0 is installed" in trl.message
-    assert trl.hint == "type: pip install 'trl>=99.0,<100'"
-    assert missing.message == "the hf backend needs the package nexa-not-there"
+def test_versions_that_do_not_fit_are_named() -> None:
+    """By the plan, from what the backend's spec asks for; the installed ones fit."""
+    from nexa.environments.requirements import misfits, needs_of
+    from nexa.plugins import get_host
+    from nexa.specs import BackendSpec
+
+    spec = get_host().spec("backend", "hf")
+    assert isinstance(spec, BackendSpec)
+    needs = needs_of(spec, "nexa-train")
+    packages = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+    installed = {name: metadata.version(name) for name in packages}
+    assert not [reason for reason in misfits(needs, installed, "3.11.9") if any(name in reason for name in packages)]
+    reasons = misfits(needs, {**installed, "trl": "0.9.0"}, "3.11.9")
+    assert any("it has trl 0.9.0, backend hf needs" in reason for reason in reasons)
 
 
 def test_estimates_name_the_faster_engine(tmp_path: Path) -> None:
@@ -182,3 +190,43 @@ def test_estimates_name_the_faster_engine(tmp_path: Path) -> None:
 def test_checks_name_every_problem_at_once(tmp_path: Path) -> None:
     found = checks.find_problems(recipe(tmp_path, {"optimizer.name": "x", "adapter.type": "qlora"}))
     assert {problem.path for problem in found} >= {"optimizer.name", "adapter.type"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "value", "said"),
+    [
+        ("dpo", "data.format", "messages", "method dpo trains on rows of the layout preference"),
+        ("kto", "data.format", "prompts", "method kto trains on rows of the layout unpaired or preference"),
+        ("sft", "data.format", "preference", "rows of the layout preference are for the methods dpo, kto"),
+        ("dpo", "preference.desirable_weight", 2.0, "method dpo has no use for it; these have: kto"),
+        ("sft", "preference.beta", 0.2, "method sft has no use for it; these have: dpo, kto, orpo"),
+        ("dpo", "rollouts.generations", 4, "method dpo has no use for it; these have: grpo"),
+        ("reward", "samples.prompts", ["Hello"], "a reward model writes no text"),
+        ("grpo", "data.streaming", True, "rows are checked and encoded whole before training"),
+    ],
+)
+def test_fields_of_other_methods_are_refused(tmp_path: Path, method: str, path: str, value: Any, said: str) -> None:
+    found, detail = answer(tmp_path, path, {"method": method, path: value})
+    assert found is Answer.REFUSED
+    assert detail.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "path", "said"),
+    [
+        ({"method": "grpo"}, "rollouts.rewards", "needs at least one reward"),
+        ({"method": "grpo", "rollouts.rewards": [{"name": "json", "weight": 0.0}]}, "rollouts.rewards", "weight 0"),
+        (
+            {"method": "grpo", "rollouts.rewards": [{"name": "json"}]},
+            "rollouts.generations",
+            "8 answers to a prompt do not divide an optimizer step of 2 answers",
+        ),
+        ({"method": "kto", "training.microbatch_size_per_gpu": 1}, "training.microbatch_size_per_gpu", "two rows"),
+        ({"method": "dpo", "preference.reference_model": "llama"}, "preference.reference_model", "random weights"),
+        ({"method": "kto", "preference.reference_model": "./none"}, "preference.reference_model", "does not exist"),
+    ],
+)
+def test_problems_of_methods_are_found_before_a_launch(
+    tmp_path: Path, overrides: dict[str, Any], path: str, said: str
+) -> None:
+    assert said in problems(tmp_path, overrides)[path].message

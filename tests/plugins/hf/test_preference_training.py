@@ -29,6 +29,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "grpo": ("grpo", {"rollouts": ROLLOUTS}),
     "grpo, adapter": ("grpo", {"rollouts": ROLLOUTS, "adapter": LORA}),
 }
+SOAK = ("dpo, scored before", "reward", "grpo")
+"""Cases whose parts the others cover."""
 FIGURES = {
     "dpo": {"rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen"},
     "kto": {"rewards/chosen", "rewards/rejected", "rewards/margins", "kl"},
@@ -76,7 +78,10 @@ def weights(finished: Finished) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize(("method", "sections"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    ("method", "sections"),
+    [pytest.param(*case, id=name, marks=[pytest.mark.soak] if name in SOAK else []) for name, case in CASES.items()],
+)
 def test_a_stopped_run_continues_exactly(
     tmp_path: Path, method: str, sections: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,35 @@ class CaptureSection(Section):
     as memory allows."""
 
 
+class TextSection(Section):
+    """How `nexa distill text` lets a teacher write answers to train on."""
+
+    endpoint: str | None = None
+    """Address of an OpenAI-compatible service, such as "http://localhost:8000/v1". Default: the teacher runs here."""
+    endpoint_model: str | None = None
+    """The service's name of the model. Default: distill.teacher."""
+    api_key_variable: str = "OPENAI_API_KEY"
+    """Environment variable with the service's key; never written anywhere."""
+    requests_per_minute: PositiveInt | None = None
+    """Most requests to the service a minute. Default: as fast as it answers."""
+    retries: Annotated[int, Field(ge=0, le=20)] = 6
+    """Times a request is sent again after an error of the service, each time after a longer wait."""
+    timeout_seconds: Annotated[float, Field(gt=0.0)] = 120.0
+    """Longest wait for one answer."""
+    max_new_tokens: PositiveInt = 512
+    """Longest answer, in tokens; a longer one is cut short and not used."""
+    sampling_temperature: Annotated[float, Field(ge=0.0, le=5.0)] = 0.7
+    """0 takes the likeliest token; higher varies more."""
+    attempts: PositiveInt = 3
+    """Answers asked for until one passes filter and judge; then the prompt is left out."""
+    min_characters: PositiveInt = 1
+    """Shorter answers are not used."""
+    judge: bool = False
+    """Let the teacher mark every answer from 1 to 5."""
+    judge_threshold: Annotated[int, Field(ge=1, le=5)] = 4
+    """Answers marked lower are not used; the next attempt is told the mark."""
+
+
 class DistillSection(Section):
     """How a student learns from a teacher (method distill)."""
 
@@ -71,6 +100,7 @@ class DistillSection(Section):
     """What to do where teacher and student have other tokenizers: refuse, or compare sorted probabilities
     (universal logit distillation; online)."""
     capture: CaptureSection = CaptureSection()
+    text: TextSection = TextSection()
 
     @model_validator(mode="after")
     def _whole_teacher(self) -> Self:

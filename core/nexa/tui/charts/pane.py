@@ -24,6 +24,7 @@ class ChartsPane(VerticalScroll, can_focus=True):
     empty: what to say before there are any. axes: what X can be.
     """
 
+    ALLOW_MAXIMIZE = True
     BINDINGS = bindings("charts")
     SHOW_RAW: ClassVar[bool] = True
     """Whether a smoothed line has its own values behind it."""

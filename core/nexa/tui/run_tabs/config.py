@@ -50,6 +50,8 @@ def _value(value: Any) -> str:
 class ConfigTab(VerticalScroll, can_focus=True):
     """The command, what differs from the file, the whole recipe."""
 
+    ALLOW_MAXIMIZE = True
+
     DEFAULT_CSS = """
     ConfigTab { padding: 0 1; scrollbar-size-vertical: 1; }
     """

@@ -194,7 +194,7 @@ class ClusterScreen(NexaScreen):
 def _jobs(screen: ClusterScreen) -> list[Column[QueuedJob]]:
     return [
         Column(name="job", width=10, text=lambda row: sanitize_line(row.job_id), importance=7),
-        Column(name="name", width=24, text=_job_name, importance=9),
+        Column(name="name", width=20, text=_job_name, importance=9),
         Column(
             name="state",
             width=8,

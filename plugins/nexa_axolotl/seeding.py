@@ -1,0 +1,23 @@
+"""A plugin of Axolotl's that makes an adapter's first weights follow from the seed.
+
+Axolotl seeds when it makes its trainer, after the model and its adapter: by itself it starts from other weights every
+time. `plugins: [nexa_axolotl.seeding.SeededModel]` does the same for `axolotl train`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from axolotl.integrations.base import BasePlugin
+from transformers import set_seed
+
+PLUGIN = "nexa_axolotl.seeding.SeededModel"
+
+
+class SeededModel(BasePlugin):  # type: ignore[misc]
+    """Seeds all random numbers before the model is loaded."""
+
+    def pre_model_load(self, cfg: Any) -> None:
+        """Seed, where the configuration has a seed."""
+        if cfg.seed is not None:
+            set_seed(cfg.seed)
