@@ -26,7 +26,7 @@ class AxolotlOptions(BaseModel):
     launch is checked.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, json_schema_extra=_any_keys)
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_any_keys)
 
     keys: dict[str, Any] = {}
     """Axolotl's keys, written in the section itself: `axolotl: {lora_modules_to_save: [lm_head]}`."""

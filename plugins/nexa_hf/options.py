@@ -14,7 +14,7 @@ SECTION = "hf"
 class HfOptions(BaseModel):
     """Options of the Hugging Face backend."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     arguments: dict[str, Any] = {}
     """Arguments of the method's own class (TrainingArguments, SFTConfig, …) that no recipe key stands for."""

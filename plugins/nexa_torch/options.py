@@ -14,7 +14,7 @@ SECTION = "torch"
 class TorchOptions(BaseModel):
     """Options of the PyTorch backend."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     cpu_matmul: Literal["auto", "native", "onednn"] = "auto"
     """Library for fp32 matrix products on CPU: torch's native BLAS, oneDNN, or whichever measures

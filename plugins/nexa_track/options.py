@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from nexa.recipe.sections.base import Section
 
@@ -14,16 +14,12 @@ NonEmpty = Annotated[str, Field(min_length=1)]
 class TensorBoardOptions(Section):
     """Section `tensorboard`."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
     log_dir: NonEmpty | None = None
     """Folder of the event files. Default: `tensorboard` in the run's folder."""
 
 
 class WandbOptions(Section):
     """Section `wandb`."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     project: NonEmpty | None = None
     """Project the run belongs to. Default: WANDB_PROJECT, or W&B's own default."""
@@ -39,8 +35,6 @@ class WandbOptions(Section):
 
 class TrackioOptions(Section):
     """Section `trackio`."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     project: NonEmpty = "nexa"
     """Project the run belongs to."""

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from nexa.specs import BackendSpec
 
+_EXTRA = re.compile(r"""extra\s*==\s*['"]([^'"]+)['"]""")
+_VERSION = re.compile(r"^Version: (.+)$", re.MULTILINE)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
@@ -153,9 +156,13 @@ def _spell_out(text: str, own: set[str], asker: str) -> Iterator[str]:
         lines = metadata.requires(name) or []
     except metadata.PackageNotFoundError:
         raise UserError(f"{asker} asks for {text!r}, which is not installed here") from None
+    wanted = {"", *requirement.extras}
     for line in lines:
+        # Reading a requirement takes long; most lines belong to extras that nobody asks for here.
+        named = _EXTRA.search(line)
+        if named is not None and named[1] not in wanted:
+            continue
         inner = parse(line, name)
-        wanted = {"", *requirement.extras}
         if inner.marker is not None and not any(_holds(inner, extra) for extra in wanted):
             continue
         if normal_name(inner.name) == name:
@@ -178,7 +185,10 @@ def _installed_of(needs: Needs) -> dict[str, str]:
     versions = {}
     for requirement in _parsed(needs):
         try:
-            versions[normal_name(requirement.name)] = metadata.version(requirement.name)
+            text = metadata.distribution(requirement.name).read_text("METADATA") or ""
         except metadata.PackageNotFoundError:
             continue
+        # `metadata.version` would read the whole long description as an e-mail.
+        if (version := _VERSION.search(text)) is not None:
+            versions[normal_name(requirement.name)] = version[1]
     return versions

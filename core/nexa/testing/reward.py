@@ -13,6 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from nexa.plugins import PluginHost, load_target
+from nexa.recipe.jsonschema import options_schema
 from nexa.recipe.sections.rollouts import RewardSection
 from nexa.reward import Completion
 from nexa.rewards import WeightedReward, load_rewards
@@ -60,7 +61,7 @@ class RewardContract(CreatedPluginContract):
             return
         assert spec.options_model is not None
         assert model is load_target(spec.options_model)
-        fields = model.model_json_schema().get("properties", {})
+        fields = options_schema(model).get("properties", {})
         undescribed = [name for name, field in fields.items() if not field.get("description") and "$ref" not in field]
         assert not undescribed, f"options without a docstring or description: {undescribed}"
         with pytest.raises(ValidationError):

@@ -19,7 +19,7 @@ def _compiles(pattern: str | None) -> str | None:
 
 
 class _Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class ExactAnswerOptions(_Options):

@@ -20,7 +20,7 @@ _Positive = Annotated[int, Field(gt=0)]
 class RegressionOptions(BaseModel):
     """Sizes of the model and of the made-up data."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     n_samples: Annotated[int, Field(ge=2)] = 1024
     """Rows made, held-out ones included."""
