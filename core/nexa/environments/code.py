@@ -58,9 +58,12 @@ def _files(factories: Iterable[str], distributions: Iterable[str]) -> Iterator[t
     packages = {"nexa": Path(nexa.__file__).parent}
     for factory in factories:
         name = factory.partition(":")[0].partition(".")[0]
-        packages.setdefault(name, _package_folder(name))
-    for name, folder in sorted(packages.items()):
-        yield from sorted(_walk(folder, name))
+        packages.setdefault(name, _place_of(name))
+    for name, place in sorted(packages.items()):
+        if place.is_dir():
+            yield from sorted(_walk(place, name))
+        else:
+            yield place.name, place
     yield from _metadata(distributions)
 
 
@@ -75,15 +78,17 @@ def _walk(folder: Path, name: str) -> Iterator[tuple[str, Path]]:
             yield inner, Path(entry.path)
 
 
-def _package_folder(name: str) -> Path:
+def _place_of(name: str) -> Path:
+    """Folder of a package, or file of a module."""
     spec = find_spec(name)
-    places = list(spec.submodule_search_locations or ()) if spec is not None else []
-    if not places or not Path(places[0]).is_dir():
+    places = [*(spec.submodule_search_locations or ()), spec.origin] if spec is not None else []
+    found = next((Path(place) for place in places if place and Path(place).exists()), None)
+    if found is None or found.suffix not in ("", ".py"):
         raise PluginError(
-            f"the plugin module {name} is no package on disk, so that it can't be given to another environment",
-            hint="make it a package (a folder with __init__.py), or run it in the current environment",
+            f"the plugin module {name} is no Python source on disk, so that it can't be given to another environment",
+            hint="install it as plain files, or run it in the current environment: environment=current",
         )
-    return Path(places[0])
+    return found
 
 
 def _metadata(distributions: Iterable[str]) -> Iterator[tuple[str, Path]]:

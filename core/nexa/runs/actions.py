@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nexa.backend import LaunchSpec, Resources
@@ -120,12 +121,29 @@ def resume(run: Run, *, checkpoint: str | None = None, overrides: Sequence[str] 
 
     number, checkpoint, reason = resumption(run, checkpoint=checkpoint, force=force)
     changed = replan(run, overrides) if overrides else None
+    require_environment((changed or run.plan)["launch"])
     scheduler, submission = plan_attempt(run, number, changed or run.plan)
     if overrides:
         reason += f", with {' '.join(overrides)}"
     attempt = run.create_attempt(number, resume_from=checkpoint, reason=reason, plan=changed)
     submit_attempt(run, attempt, scheduler, submission)
     return attempt
+
+
+def require_environment(launch: Mapping[str, Any]) -> None:
+    """Raise RunError where the environment that a run was planned for is gone from this machine."""
+    code, environment = launch.get("code"), launch.get("environment") or {}
+    if environment.get("kind") == "created" and not Path(launch["python"]).exists():
+        raise RunError(
+            f"the environment {environment['name']} that the run was planned for is gone ({launch['python']})",
+            hint="build it again with the same packages: nexa env create BACKEND; else start a new run from the "
+            "checkpoint: nexa launch … model.name=CHECKPOINT",
+        )
+    if code is not None and not Path(code).is_dir():
+        raise RunError(
+            f"the workers' code that the run was planned with is gone ({code})",
+            hint="start a new run from its checkpoint: nexa launch … model.name=CHECKPOINT",
+        )
 
 
 def plan_attempt(run: Run, number: int, plan: Mapping[str, Any]) -> tuple[Scheduler, Submission]:

@@ -19,7 +19,7 @@ CHANGEABLE = (
     "training.save_every_steps",
 )
 """Beginnings of the recipe keys that a resume may change: none of them changes what is computed."""
-_TAKEN_OVER = ("recipe", "launch", "resources", "batch", "estimate", "settings")
+_TAKEN_OVER = ("nexa_version", "recipe", "launch", "resources", "batch", "estimate", "settings")
 
 
 def replan(run: Run, overrides: Sequence[str]) -> dict[str, Any]:
@@ -46,6 +46,7 @@ def replan(run: Run, overrides: Sequence[str]) -> dict[str, Any]:
     loaded = load_recipe(run.path / "recipe.yaml", overrides=[*batch, *run.plan.get("overrides", ()), *overrides])
     plan = make_plan(loaded, host=get_host(), settings=get_settings())
     plan.require_startable()
+    plan.environment.place_code()
     document = plan.document()
     return {
         **run.plan,

@@ -163,3 +163,18 @@ def test_a_missing_module_is_named_before_anything_is_imported(nexa):
     assert subprocess.run([*command, run, "1"], capture_output=True, text=True).returncode == 1
     error = json.loads((run / "attempts" / "1" / "error.json").read_text())
     assert error["message"].startswith("the run was planned by Nexa 9.9, the worker found Nexa ")
+
+
+def test_a_run_whose_environment_is_gone_is_not_resumed(created):
+    nexa = created
+    words = ("launch", "echo.yaml", "environment=trial", "scheduler=local", "echo.delay_seconds=0.2")
+    run = json.loads(nexa(*words, "--detach", "--json").stdout)["run_id"]
+    assert nexa("stop", "--wait", run).returncode == 0
+    code = nexa.folder / "environments" / "code"
+    code.rename(code.with_name("away"))
+    answer = nexa("resume", run)
+    assert (answer.returncode, "the workers' code that the run was planned with is gone" in answer.stderr) == (2, True)
+    code.with_name("away").rename(code)
+    assert nexa("env", "remove", "trial").returncode == 0
+    answer = nexa("resume", run)
+    assert (answer.returncode, "the environment trial" in answer.stderr) == (2, True)

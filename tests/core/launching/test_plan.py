@@ -65,12 +65,14 @@ def test_planning_touches_nothing_and_repeats(folder: Path) -> None:
 
 def test_the_document_is_what_workers_read(folder: Path) -> None:
     document = plan().document()
+    code = document["launch"].pop("code")
+    assert Path(code).parent.name == "code"
+    assert not Path(code).exists()
     assert document["launch"] == {
         "python": "/opt/python",
         "factory": "nexa_planned:Planned",
         "processes_per_node": 4,
         "env": {"THREADS": "1"},
-        "code": None,
         "probes": (),
         "environment": {"kind": "backend", "name": "/opt/python"},
         "container": None,
@@ -86,7 +88,7 @@ def test_submission_of_an_attempt(folder: Path) -> None:
     attempt = example_attempt(made.runs_dir)
     assert made.submission(attempt).argv == ["paper", str(folder / "runs" / "RUN_ID"), "1", "8"]
     worker = made.worker_argv(attempt)
-    assert worker[:3] == ["/opt/python", "-m", "torch.distributed.run"]
+    assert worker[:3] == ["/opt/python", f"{made.worker.code}/nexa/worker/start.py", "torch.distributed.run"]
     assert "--rdzv-endpoint=FIRST_NODE:PORT" in worker
 
 
