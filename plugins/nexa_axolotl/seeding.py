@@ -15,9 +15,17 @@ PLUGIN = "nexa_axolotl.seeding.SeededModel"
 
 
 class SeededModel(BasePlugin):  # type: ignore[misc]
-    """Seeds all random numbers before the model is loaded."""
+    """Seeds all random numbers before the model and before its adapter is made."""
 
     def pre_model_load(self, cfg: Any) -> None:
         """Seed, where the configuration has a seed."""
-        if cfg.seed is not None:
-            set_seed(cfg.seed)
+        _seed(cfg)
+
+    def pre_lora_load(self, cfg: Any, model: Any) -> None:
+        """Seed again: loading a model may draw numbers, and not always the same."""
+        _seed(cfg)
+
+
+def _seed(cfg: Any) -> None:
+    if cfg.seed is not None:
+        set_seed(cfg.seed)
