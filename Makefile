@@ -65,7 +65,7 @@ quickstart: $(QUICKSTART_READY) ## fine-tune a 135M chat model on this machine, 
 
 .PHONY: test
 test: $(DEV_READY) ## run the whole test suite, but for the long reliability runs
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
 .PHONY: soak
 soak: $(DEV_READY) ## run the long reliability runs: cuts, signals, restarts (half an hour or more)

@@ -50,7 +50,7 @@ def install_hint(error: BaseException, distribution: str) -> str | None:
     for owner in dict.fromkeys((distribution, FIRST_PARTY_DISTRIBUTION)):
         having = {extra: packages for extra, packages in extras_of(owner).items() if module in packages}
         if having:
-            return pip_line(min(having, key=lambda extra: len(having[extra])), owner)
+            return pip_line(min(having, key=lambda extra: (len(having[extra]), len(extra))), owner)
     return f"install the package that provides the module {error.name!r} into this environment"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, ClassVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from nexa.environments.failures import explain
 from nexa.errors import UserError
@@ -139,14 +142,25 @@ def _lock_lines(report: Mapping[str, Any], asker: str) -> Iterator[str]:
     """A lock from pip's installation report (https://pip.pypa.io/en/stable/reference/installation-report/)."""
     for item in sorted(report["install"], key=lambda item: str(item["metadata"]["name"]).lower()):
         name, version = item["metadata"]["name"], item["metadata"]["version"]
-        sha256 = item["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256")
+        url = item["download_info"]["url"]
+        sha256 = item["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256") or _local_hash(url)
         if sha256 is None:
             raise UserError(
-                f"{asker} asks for {name} from {item['download_info']['url']}, which has no hash to lock it by",
+                f"{asker} asks for {name} from {url}, which has no hash to lock it by",
                 hint="build a wheel of it (pip wheel) and name its folder with --find-links",
             )
-        place = f"{name} @ {item['download_info']['url']}" if item.get("is_direct") else f"{name}=={version}"
+        place = f"{name} @ {url}" if item.get("is_direct") else f"{name}=={version}"
         yield f"{place} --hash=sha256:{sha256}\n"
+
+
+def _local_hash(url: str) -> str | None:
+    """SHA-256 in hex of a file on this machine, which pip before 23.1 does not tell; None for what is no such file."""
+    parts = urlsplit(url)
+    path = Path(url2pathname(parts.path))
+    if parts.scheme != "file" or not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _uv_variables() -> dict[str, str]:

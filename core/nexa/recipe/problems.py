@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -98,21 +98,27 @@ def shown(text: str) -> str:
 
 def model_at(schema: Any, path: Sequence[str | int]) -> type[BaseModel] | None:
     """The section model at `path` of a schema, None where the path does not end in a section."""
-    model = _model_of(schema)
+    annotation = schema
     for part in path:
         if isinstance(part, int):
-            # `_model_of` a list is that of its members.
-            continue
-        field = model.model_fields.get(part) if model is not None else None
-        model = _model_of(field.annotation) if field is not None else None
-    return model
+            annotation = _member_of(annotation)
+        else:
+            model = _model_of(annotation)
+            field = model.model_fields.get(part) if model is not None else None
+            annotation = field.annotation if field is not None else None
+    return _model_of(annotation)
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:
-    for option in (annotation, *get_args(annotation)):
-        if isinstance(option, type) and issubclass(option, BaseModel):
-            return option
-    return None
+    """The model that a value of this type is, also where it may be null; None for others, such as a list of models."""
+    options = () if get_origin(annotation) is list else (annotation, *get_args(annotation))
+    return next((option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), None)
+
+
+def _member_of(annotation: Any) -> Any:
+    """The type of a list's members, also where the list may be null; None for anything else."""
+    lists = [option for option in (annotation, *get_args(annotation)) if get_origin(option) is list]
+    return get_args(lists[0])[0] if lists else None
 
 
 def _path_of(detail: ErrorDetails, root: Node) -> tuple[str | int, ...]:
