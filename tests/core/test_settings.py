@@ -16,7 +16,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "settings.md
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project folder with the current folder two levels below, and no settings."""
-    for name in ("RUNS_DIR", "STORE_URI", "SCHEDULER", "DEFAULTS"):
+    for name in ("RUNS_DIR", "STORE_URI", "SCHEDULER", "DEFAULTS", "ENVIRONMENTS_DIR"):
         monkeypatch.delenv(f"NEXA_{name}", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     folder = tmp_path / "project"
