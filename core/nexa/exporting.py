@@ -19,6 +19,7 @@ from typing import Any
 from nexa.artifacts import MANIFEST_NAME, ArtifactMeta
 from nexa.checkpoints import Checkpoint
 from nexa.errors import ArtifactError, UserError
+from nexa.files import sync
 from nexa.manifest import FileRecord, build_manifest, meta_of, render_manifest
 
 EXPORT = "export"
@@ -87,26 +88,18 @@ def _publish(staged: Path, destination: Path, checkpoint: Checkpoint, proof: Map
     )
     manifest = staged / MANIFEST_NAME
     manifest.write_bytes(render_manifest(document))
-    _sync(manifest)
-    _sync(staged)
+    sync(manifest)
+    sync(staged)
     staged.chmod(0o755)
     if os.path.lexists(destination):
         raise UserError(f"{destination} exists by now", hint="name a folder that does not exist yet")
     staged.rename(destination)
-    _sync(destination.parent)
+    sync(destination.parent)
     return meta_of(document, uri=destination.as_uri())
 
 
 def _sealed(path: Path) -> FileRecord:
     """Size and hash of a file that is on the disk."""
-    _sync(path)
+    sync(path)
     with path.open("rb") as stream:
         return FileRecord(bytes=path.stat().st_size, sha256=hashlib.file_digest(stream, "sha256").hexdigest())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Small JSON files that several processes share: whole or absent, never half-written.
+"""Files that several processes share: whole or absent, never half-written, and on the disk.
 
 Standard library only.
 """
@@ -46,6 +46,15 @@ def write_json_once(path: Path, document: Mapping[str, Any]) -> bool:
         return _link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _link(source: Path, target: Path) -> bool:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nexa.errors import DataError, UserError
-from nexa.files import read_json, write_json
+from nexa.files import read_json, sync, write_json
 from nexa.locks import owned_lock
 
 INDEX = "index.json"
@@ -128,10 +128,10 @@ class PreparedCache:
         }
         write_json(building / INDEX, {**fields, "key": key, "created_at": time.time(), "files": files})
         for name in files:
-            _sync(building / name)
-        _sync(building)
+            sync(building / name)
+        sync(building)
         building.rename(self.folder / key)
-        _sync(self.folder)
+        sync(self.folder)
         entry = self.get(key)
         assert entry is not None
         return entry
@@ -191,11 +191,3 @@ def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex. Raises OSError."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

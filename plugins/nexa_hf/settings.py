@@ -14,10 +14,8 @@ from nexa_hf.methods.base import Refusal
 from nexa_hf.methods.users import unused_fields
 from nexa_hf.optimizers import OPTIMIZER_FIELDS, OPTIMIZERS, SCHEDULE_FIELDS, SCHEDULES
 from nexa_hf.options import hf_options
-from nexa_torch.architectures import ARCHITECTURES
-from nexa_torch.sources import PACKAGE_SCHEME
+from nexa_torch.unused import UNUSED_BY_SOURCE
 
-_HUB_DATA = "hf:"
 _OWN_ENGINE = "set backend: torch for it"
 
 
@@ -94,26 +92,6 @@ def _never(reason: str) -> Refusal:
     return lambda recipe: reason
 
 
-def _architecture_only(recipe: Recipe) -> str | None:
-    return None if recipe.model.name in ARCHITECTURES else "an existing model brings its own sizes"
-
-
-def _revision(recipe: Recipe) -> str | None:
-    name = recipe.model.name
-    if name in ARCHITECTURES or name.startswith(PACKAGE_SCHEME) or name.startswith(("/", ".", "~")):
-        return "only hub models have revisions"
-    return None
-
-
-def _data_split(recipe: Recipe) -> str | None:
-    return None if recipe.data.remote_uri.startswith(_HUB_DATA) else "only hub data sets have splits"
-
-
-def _validation_split(recipe: Recipe) -> str | None:
-    uri = recipe.data.validation.remote_uri or recipe.data.remote_uri
-    return None if uri.startswith(_HUB_DATA) else "only hub data sets have splits"
-
-
 def _optimizer_field(field: str) -> Refusal:
     """The rule of a field of the optimizer section that only some optimizers use."""
 
@@ -168,10 +146,7 @@ def _activation_offload(recipe: Recipe) -> str | None:
 
 
 REFUSALS: Mapping[str, Refusal] = {
-    "model.revision": _revision,
-    **{f"model.{size}": _architecture_only for size in ("d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff")},
-    "data.split": _data_split,
-    "data.validation.split": _validation_split,
+    **UNUSED_BY_SOURCE,
     "data.streaming": _never(f"transformers shuffles rows it can count; {_OWN_ENGINE}"),
     "data.stream_window": _never("only streamed data has windows"),
     "training.precision": _precision,

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 from nexa.backend import Answer, SettingAnswer
 from nexa.errors import PluginError
 from nexa.recipe.schema import Recipe
-from nexa_torch.architectures import ARCHITECTURES
-from nexa_torch.data.locate import PACKAGE_SCHEME
 from nexa_torch.optimizers import OPTIMIZERS
 from nexa_torch.schedules import SCHEDULE_FIELDS, SCHEDULES
 from nexa_torch.tasks.registry import LANGUAGE, find_task
+from nexa_torch.unused import UNUSED_BY_SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 _Rule = Callable[[Recipe], "str | None"]
 
-_HUB_DATA = "hf:"
 _OPTIMIZER_FIELDS = ("betas", "eps", "momentum", "hessian_interval", "hessian_scale")
 _AUTOCAST = {"bf16": "bfloat16", "fp16": "float16"}
 _LANGUAGE_KEYS = (
@@ -91,28 +89,6 @@ def _nothing_held_out(recipe: Recipe) -> str | None:
     task = _task(recipe)
     language = task is not None and LANGUAGE in task.capabilities
     return "nothing is evaluated without data.validation" if language else None
-
-
-def _architecture_only(recipe: Recipe) -> str | None:
-    if recipe.model.name in ARCHITECTURES:
-        return None
-    return "an existing model brings its own sizes"
-
-
-def _revision(recipe: Recipe) -> str | None:
-    name = recipe.model.name
-    if name in ARCHITECTURES or name.startswith(PACKAGE_SCHEME) or name.startswith(("/", ".", "~")):
-        return "only hub models have revisions"
-    return None
-
-
-def _data_split(recipe: Recipe) -> str | None:
-    return None if recipe.data.remote_uri.startswith(_HUB_DATA) else "only hub data sets have splits"
-
-
-def _validation_split(recipe: Recipe) -> str | None:
-    uri = recipe.data.validation.remote_uri or recipe.data.remote_uri
-    return None if uri.startswith(_HUB_DATA) else "only hub data sets have splits"
 
 
 def _schedule_field(field: str) -> _Rule:
@@ -223,16 +199,13 @@ def _target_modules(recipe: Recipe) -> str | None:
 
 
 _REFUSALS: Mapping[str, _Rule] = {
-    "model.revision": _revision,
-    **{f"model.{size}": _architecture_only for size in ("d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff")},
+    **UNUSED_BY_SOURCE,
     **{path: _other_methods for path in Recipe.leaf_paths() if path.startswith(("preference.", "rollouts."))},
     "data.format": _format,
-    "data.split": _data_split,
     "data.expected_dataset_hash": _not_streamed("streamed data is never read whole before it is trained on"),
     "data.stream_window": _window,
     "data.validation.fraction": _not_streamed("a stream can't be divided; name held-out data in remote_uri"),
     "training.epochs": _not_streamed("a stream does not say how long it is; set training.max_steps"),
-    "data.validation.split": _validation_split,
     "training.precision": _tf32,
     "training.checkpoint_every_blocks": _checkpoint_every_blocks,
     "training.activation_offload": _needs_gpu("activation offload"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nexa.errors import DataError
+from nexa.files import sync
 from nexa_torch.data.files import hash_data, require_hash
 from nexa_torch.data.readers import SUFFIXES
 
@@ -113,7 +113,7 @@ def _fetch(filesystem: Any, uri: str, remote: str, names: list[str], target: Pat
                 raise DataError(f"the remote file name {name!r} leaves its folder")
             local.parent.mkdir(parents=True, exist_ok=True)
             filesystem.get_file(name, str(local))
-            _sync(local)
+            sync(local)
         if expected_hash:
             require_hash(_hide_login(uri), hash_data(_content(content)), expected_hash)
         try:
@@ -129,14 +129,6 @@ def _fetch(filesystem: Any, uri: str, remote: str, names: list[str], target: Pat
 def _content(folder: Path) -> Path:
     """The one entry of a finished download: a file, or a folder called `files`."""
     return next(iter(sorted(folder.iterdir())))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _hide_login(text: str) -> str:
