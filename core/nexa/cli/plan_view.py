@@ -49,8 +49,22 @@ def _settings(plan: Plan) -> Iterator[str]:
     for path, line in zip(paths, told, strict=True):
         yield f"  {path:<{width}}  {line.answer:<10}  {line.detail}"
     if unset:
-        text = f"refused here, and not set: {', '.join(unset)} (why: --json)"
+        named = ", ".join(_in_sections(unset, [line.path for line in plan.settings]))
+        text = f"refused here, and not set: {named} (why: --json)"
         yield from textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+
+
+def _in_sections(paths: Sequence[str], known: Sequence[str]) -> Iterator[str]:
+    """The paths in order, those of a section that holds no others as one "section.*"."""
+    names = set(paths)
+    told: set[str] = set()
+    for path in paths:
+        section = path.partition(".")[0]
+        whole = "." in path and all(other in names for other in known if other.startswith(f"{section}."))
+        shown = f"{section}.*" if whole else path
+        if shown not in told:
+            told.add(shown)
+            yield shown
 
 
 def plan_facts(plan: Plan) -> Iterator[tuple[str, str]]:

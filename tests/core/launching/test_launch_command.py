@@ -44,6 +44,8 @@ def test_what_is_not_plainly_honoured_is_a_table(project: Path, capsys: pytest.C
     assert table[0].endswith("torch.autocast(bfloat16), weights and optimizer in fp32")
     assert table[1].split()[:4] == ["distributed.strategy", "=", "auto", "translated"]
     assert table[2].startswith("  refused here, and not set: ")
+    assert "rollouts.*" in text
+    assert "rollouts.rewards" not in text
 
 
 def test_explain_as_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
