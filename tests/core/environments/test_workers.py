@@ -82,7 +82,7 @@ def created(nexa, wheels) -> Nexa:
     """nexa with an environment called trial, which has tiny."""
     answer = nexa(
         "env", "create", "echo", "--name", "trial", "--with", "tiny", "--find-links", str(wheels), "--no-index",
-        "--builder", "pip",
+        "--builder", "uv",
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr
     return nexa
