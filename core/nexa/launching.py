@@ -70,6 +70,7 @@ def create_run(
             recipe_yaml=to_yaml(plan.recipe.document()),
             plan={**plan.document(), "lineage": _lineage(plan, parent), "submission": asdict(submission)},
         )
+        plan.environment.claim(run.path)
         attempt = run.create_attempt(1, resume_from=None, reason="launched", queued=queued)
     except BaseException:
         # Nothing was started: a folder without a first attempt would be a run that never was.
