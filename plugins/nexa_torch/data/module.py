@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -56,6 +56,16 @@ class BaseDataModule(ABC):
     def val_dataloader(self, rank: int, world_size: int) -> tuple[DataLoader[Any], Sampler[Any]] | None:
         """Return the same for held-out data, each row once; None where nothing is held out."""
         return None
+
+    def place(self, row: int) -> dict[str, Any]:
+        """What `go_to` needs to find training row `row`, counted over the run, at once, as JSON values.
+
+        {} where the rows need nothing to be found by their numbers.
+        """
+        return {}
+
+    def go_to(self, place: Mapping[str, Any]) -> None:
+        """Take over what `place` gave in an earlier attempt, perhaps on another machine; between `setup` and a loader."""
 
     def fingerprint(self) -> str:
         """Hash of the training data, the same in every attempt of a run; "" where it is not known."""
