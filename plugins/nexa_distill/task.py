@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from nexa.errors import UserError
+from nexa_distill.aligned import ALIGNED
 from nexa_distill.data import RECORDED, DistillDataModule
 from nexa_distill.features import FeatureLoss
-from nexa_distill.loss import OnlineLoss, RecordedLoss, TeacherEntries
+from nexa_distill.loss import OnlineLoss, RecordedLoss, SortedLoss, TeacherEntries
 from nexa_distill.pruning import prune_blocks
 from nexa_distill.teacher import TeacherName, load_teacher, require_same_tokens
 from nexa_torch.loss import fused_head_loss, labelled, logits_loss
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 class DistillTask(LanguageModelTask):
     """A student's next-token prediction, held to the data and to a teacher; evaluation is against the data alone.
 
-    Besides the loss it reports the means over trained tokens of "ce", the cross-entropy, and "kl", the divergence.
+    Besides the loss it reports the means over trained tokens of "ce", the cross-entropy, and "kl", the divergence. With
+    a teacher of other tokens "uld" stands for "kl", 0 where no position is matched, and "matched" is their share.
     """
 
     teacher: LanguageModel | None = None
@@ -52,7 +54,8 @@ class DistillTask(LanguageModelTask):
         network = super().build_model()
         if self.section.mode == "online":
             name = TeacherName.of(self.recipe)
-            require_same_tokens(name, self.module.tokenizer)
+            if self.section.cross_tokenizer == "refuse":
+                require_same_tokens(name, self.module.tokenizer)
             self.teacher = load_teacher(name)
             self._features = FeatureLoss.of(self.section, self.language, self.teacher)
         else:
@@ -64,6 +67,8 @@ class DistillTask(LanguageModelTask):
         count = max(1, batch["trained_tokens"])
         if self.teacher is None:
             loss, sums = self._recorded_loss(batch, 1.0 / count)
+        elif ALIGNED in batch:
+            loss, sums = self._aligned_loss(batch, 1.0 / count)
         else:
             loss, sums = self._online_loss(batch, 1.0 / count)
         return loss, {name: total / count for name, total in sums.items()}
@@ -79,11 +84,8 @@ class DistillTask(LanguageModelTask):
         return self._through_head(hidden, objective, scale), objective.sums
 
     def _online_loss(self, batch: TokenBatch, scale: float) -> tuple[Tensor, Mapping[str, Tensor]]:
-        teacher, section = self.teacher, self.section
-        assert teacher is not None
-        device = batch["input_ids"].device
-        if teacher.network.device != device:
-            teacher.network.to(device)
+        section = self.section
+        teacher = self._teacher_at(batch["input_ids"].device)
         inputs = batch["input_ids"], batch["positions"]
         chosen = (batch["labels"] != -100).flatten().nonzero().squeeze(-1)
         with torch.no_grad():
@@ -106,6 +108,35 @@ class DistillTask(LanguageModelTask):
         of_features = self._features(ours, theirs, chosen)
         extra = torch.stack([weight * total for weight, total in of_features.values()]).sum() * scale
         return loss + extra, {**objective.sums, **{name: total.detach() for name, (_, total) in of_features.items()}}
+
+    def _aligned_loss(self, batch: TokenBatch, scale: float) -> tuple[Tensor, Mapping[str, Tensor]]:
+        aligned: dict[str, Any] = batch[ALIGNED]
+        assert isinstance(self.data_module, DistillDataModule)
+        assert self.data_module.aligner is not None
+        teacher = self._teacher_at(batch["input_ids"].device)
+        inputs = aligned["input_ids"], aligned["positions"]
+        with torch.no_grad():
+            theirs = teacher.hidden_states(*inputs)
+            teacher_logits = _logits_of(teacher, theirs, inputs, aligned["teacher"])
+        hidden, targets = self._outputs(batch)
+        objective = SortedLoss(
+            targets,
+            teacher_logits,
+            aligned["student"],
+            vocabulary=self.data_module.aligner.teacher_vocabulary,
+            alpha=self.section.alpha,
+            temperature=self.section.temperature,
+        )
+        loss = self._through_head(hidden, objective, scale)
+        matched = loss.new_tensor(float(len(aligned["student"])))
+        return loss, {"uld": torch.zeros_like(matched), **objective.sums, "matched": matched}
+
+    def _teacher_at(self, device: torch.device) -> LanguageModel:
+        """The teacher, moved to where the student is."""
+        assert self.teacher is not None
+        if self.teacher.network.device != device:
+            self.teacher.network.to(device)
+        return self.teacher
 
     def _outputs(self, batch: TokenBatch, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What the head reads at the labelled positions, or its logits where it is no plain product; and the labels."""
