@@ -117,7 +117,7 @@ class RunTrainer:
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            restore_random_state(Path(checkpoint), self.session.ranks.rank)
+            restore_random_state(Path(checkpoint), self.session.ranks.rank, self.session.cursor())
 
     def _send_telemetry(self) -> None:
         """Nothing is reported to anyone."""
