@@ -206,9 +206,7 @@ def test_every_node_works_in_the_same_environment(workspace):
     made = workspace.nexa("env", "create", "echo", "--builder", "uv", "--json", **variables)
     assert made.exit_code == 0, made.err
     words = ("echo.yaml", "--scheduler", "slurm", "environment=echo", "training.max_steps=3", "echo.delay_seconds=0")
-    members = [
-        workspace.launch(*words, f"slurm.options=[--nodelist={node}]", **variables) for node in ("n1", "n2")
-    ]
+    members = [workspace.launch(*words, f"slurm.options=[--nodelist={node}]", **variables) for node in ("n1", "n2")]
     assert [wait(run).state for run in members] == [State.COMPLETED] * 2
     starts = [events(run, "start")[0] for run in members]
     assert [start["environment"]["digest"] for start in starts] == [made.json["digest"]] * 2
