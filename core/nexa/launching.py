@@ -77,6 +77,7 @@ def create_run(
                 **({"script": script} if script else {}),
             },
         )
+        plan.environment.claim(run.path)
         attempt = run.create_attempt(1, resume_from=None, reason="launched", queued=queued)
     except BaseException:
         # Nothing was started: a folder without a first attempt would be a run that never was.

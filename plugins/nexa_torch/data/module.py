@@ -64,8 +64,11 @@ class BaseDataModule(ABC):
         """
         return {}
 
-    def go_to(self, place: Mapping[str, Any]) -> None:  # noqa: B027 - most modules need not
-        """Take over what `place` gave in an earlier attempt; called between `setup` and a loader."""
+    def go_to(self, place: Mapping[str, Any]) -> None:  # noqa: B027 (rows found by their numbers need nothing)
+        """Take over what `place` gave in an earlier attempt, perhaps on another machine.
+
+        Called between `setup` and the first loader.
+        """
 
     def fingerprint(self) -> str:
         """Hash of the training data, the same in every attempt of a run; "" where it is not known."""
