@@ -12,17 +12,28 @@ from nexa.errors import NexaError, Problem
 if TYPE_CHECKING:
     from nexa.recipe.schema import Recipe
 
-_MODES = {
-    "sequence": "a teacher's text is trained on by method: sft, once `nexa distill text` wrote it",
-    "on_policy": "the torch backend does not write text in its steps",
-}
-
 
 def find_problems(recipe: Recipe) -> Iterator[Problem]:
-    """Every problem of the section `distill`, each with its key."""
+    """Every problem of the section `distill` with the PyTorch backend, each with its key."""
+    if recipe.distill.mode == "on_policy":
+        yield Problem(
+            path="distill.mode",
+            message="the torch backend writes no text in its steps",
+            hint="set backend=hf, or distill.mode to offline or online",
+        )
+        return
+    yield from student_problems(recipe)
+
+
+def student_problems(recipe: Recipe) -> Iterator[Problem]:
+    """Those with any backend."""
     distill = recipe.distill
-    if distill.mode in _MODES:
-        yield Problem(path="distill.mode", message=_MODES[distill.mode], hint="set distill.mode to offline or online")
+    if distill.mode == "sequence":
+        yield Problem(
+            path="distill.mode",
+            message="a teacher's text is trained on by method: sft, once `nexa distill text` wrote it",
+            hint="set method=sft with that text, or distill.mode to offline, online or on_policy",
+        )
         return
     if recipe.data.streaming:
         yield Problem(
@@ -33,7 +44,7 @@ def find_problems(recipe: Recipe) -> Iterator[Problem]:
     if distill.cross_tokenizer != "refuse":
         yield Problem(
             path="distill.cross_tokenizer",
-            message="the torch backend compares models of one tokenizer alone",
+            message="models of one tokenizer alone are compared",
             hint="set distill.cross_tokenizer=refuse",
         )
     if distill.student_layers is not None and recipe.adapter is not None:

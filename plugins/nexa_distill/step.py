@@ -83,7 +83,8 @@ class StudentLoss:
             teacher.network.to(device)
         inputs = batch["input_ids"], batch["positions"]
         chosen = (batch["labels"] != IGNORED).flatten().nonzero().squeeze(-1)
-        with torch.no_grad():
+        # The teacher computes in its own precision, whatever the student trains in.
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
             theirs = teacher.outputs(*inputs, **options)
             teacher_logits = _logits_of(teacher, theirs.last_hidden_state, inputs, chosen)
         ours = self._student.outputs(*inputs, **options) if options else None
