@@ -41,12 +41,8 @@ def student_problems(recipe: Recipe) -> Iterator[Problem]:
             message="students need rows that are known before the run",
             hint="set data.streaming=false",
         )
-    if distill.cross_tokenizer != "refuse":
-        yield Problem(
-            path="distill.cross_tokenizer",
-            message="models of one tokenizer alone are compared",
-            hint="set distill.cross_tokenizer=refuse",
-        )
+    if distill.cross_tokenizer == "uld":
+        yield from _of_other_tokens(recipe)
     if distill.student_layers is not None and recipe.adapter is not None:
         yield Problem(
             path="distill.student_layers",
@@ -54,6 +50,18 @@ def student_problems(recipe: Recipe) -> Iterator[Problem]:
             hint="leave adapter out, or save the pruned model first and name it in model.name",
         )
     yield from _of_dataset(recipe) if distill.mode == "offline" else _of_teacher(recipe)
+
+
+def _of_other_tokens(recipe: Recipe) -> Iterator[Problem]:
+    """What needs a position of the teacher for each of the student's, or probabilities of the same tokens."""
+    for name, default in (("divergence", "forward_kl"), ("hidden_weight", 0.0), ("attention_weight", 0.0)):
+        if getattr(recipe.distill, name) != default:
+            yield Problem(
+                path=f"distill.{name}",
+                message="models of other tokens are compared by their sorted probabilities alone",
+                hint=f"set distill.{name}={default}, or give both models one tokenizer and leave "
+                "distill.cross_tokenizer out",
+            )
 
 
 def _of_dataset(recipe: Recipe) -> Iterator[Problem]:

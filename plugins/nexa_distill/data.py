@@ -10,10 +10,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from nexa_distill.aligned import AlignedDataset, collate_aligned
+from nexa_distill.alignment import Aligner
 from nexa_distill.matching import RecordedRows, open_matching
+from nexa_distill.teacher import TeacherName
 from nexa_torch.data.language import LanguageDataModule, TokenBatch, collate
 from nexa_torch.data.module import GlobalSampler, row_loader
 from nexa_torch.data.rows import IGNORED, Batch, Rows
+from nexa_torch.data.tokenizer import context_length, load_tokenizer
 
 if TYPE_CHECKING:
     from nexa_distill.dataset import DistilledDataset
@@ -25,10 +29,12 @@ RECORDED = "teacher"
 class DistillDataModule(LanguageDataModule):
     """The recipe's rows; for an offline student with the recorded predictions of `distill.dataset`.
 
-    recorded: those predictions, from `setup` on; None for other modes.
+    recorded: those predictions, from `setup` on; None for other modes. aligner: from `setup` on, where the teacher has
+    tokens of its own; else None.
     """
 
     recorded: RecordedRows | None = None
+    aligner: Aligner | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Open rows and predictions. Raises UserError and DataError where they do not belong together."""
@@ -36,14 +42,22 @@ class DistillDataModule(LanguageDataModule):
         if self.recipe.distill.mode == "offline" and self.recorded is None:
             assert isinstance(self.data.train, Rows), "streamed data is refused before"
             self.recorded = RecordedRows(self.data.train, open_matching(self.recipe, self.data))
+        if self.recipe.distill.cross_tokenizer == "uld" and self.aligner is None:
+            teacher = TeacherName.of(self.recipe).section
+            self.aligner = Aligner(self.tokenizer, load_tokenizer(teacher), longest=context_length(teacher))
 
     def train_dataloader(self, rank: int, world_size: int) -> tuple[DataLoader[TokenBatch], GlobalSampler]:
         """Loader of this rank's microbatches."""
-        if self.recorded is None:
+        rows = self.data.train
+        if self.recorded is None and self.aligner is None:
             return super().train_dataloader(rank, world_size)
-        assert isinstance(self.data.train, Rows)
-        dataset = RecordedDataset(self.data.train, self.recorded)
-        return row_loader(self.recipe, dataset, rank, world_size, train=True, collate=collate_recorded)
+        assert isinstance(rows, Rows), "streamed data is refused before"
+        if self.recorded is not None:
+            recorded = RecordedDataset(rows, self.recorded)
+            return row_loader(self.recipe, recorded, rank, world_size, train=True, collate=collate_recorded)
+        assert self.aligner is not None
+        aligned = AlignedDataset(rows, self.aligner)
+        return row_loader(self.recipe, aligned, rank, world_size, train=True, collate=collate_aligned)
 
     def lineage(self) -> dict[str, Any]:
         """Training data, and the distilled dataset by its teacher and files."""

@@ -107,6 +107,12 @@ def _check(recipe: Recipe) -> Iterator[Problem]:
             message="where all tokens are trained on there is no prompt to answer",
             hint="set data.train_on=assistant, or distill.mode=online",
         )
+    if recipe.distill.cross_tokenizer != "refuse":
+        yield Problem(
+            path="distill.cross_tokenizer",
+            message="backend hf compares models of one tokenizer alone",
+            hint="set backend=torch, or distill.cross_tokenizer=refuse",
+        )
     if hf_options(recipe).deepspeed is not None:
         yield Problem(
             path="hf.deepspeed",

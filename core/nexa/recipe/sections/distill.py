@@ -107,11 +107,11 @@ class DistillSection(Section):
     """Make the student from model.name with so many of its blocks, evenly chosen, the first and last among them.
     Default: all."""
     cross_tokenizer: Literal["refuse", "uld"] = "refuse"
-    """What to do where teacher and student have other tokenizers: refuse, or compare sorted probabilities
-    (universal logit distillation; online)."""
-    on_policy: OnPolicySection = OnPolicySection()
-    capture: CaptureSection = CaptureSection()
-    text: TextSection = TextSection()
+    """What to do where teacher and student have other tokenizers: refuse, or compare sorted probabilities wherever
+    tokens of both end at the same byte of the text (universal logit distillation; online)."""
+    on_policy: OnPolicySection = OnPolicySection.defaults()
+    capture: CaptureSection = CaptureSection.defaults()
+    text: TextSection = TextSection.defaults()
 
     @model_validator(mode="after")
     def _whole_teacher(self) -> Self:
