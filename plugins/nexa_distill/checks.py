@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nexa.distilled import find_dataset
 from nexa.errors import NexaError, Problem
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _of_dataset(recipe: Recipe) -> Iterator[Problem]:
     from nexa_distill.dataset import read_index
 
     try:
-        _, index = read_index(Path(recipe.distill.dataset))
+        _, index = read_index(find_dataset(recipe.distill.dataset, recipe.artifacts.store_uri))
     except NexaError as error:
         yield Problem(path="distill.dataset", message=error.message, hint=error.hint)
         return

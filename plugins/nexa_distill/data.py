@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from nexa.distilled import artifact_hash
 from nexa_distill.aligned import AlignedDataset, collate_aligned
 from nexa_distill.alignment import Aligner
 from nexa_distill.matching import RecordedRows, open_matching
@@ -68,6 +69,18 @@ class DistillDataModule(LanguageDataModule):
         """SHA-256 of the training data, and of the recorded predictions where there are some, in hex."""
         own = super().fingerprint()
         return own if self.recorded is None else recorded_fingerprint(own, self.recorded.dataset)
+
+    def inputs(self) -> Sequence[str]:
+        """The documents, and the distilled dataset where it is an artifact."""
+        return (
+            super().inputs() if self.recorded is None else recorded_inputs(super().fingerprint(), self.recorded.dataset)
+        )
+
+
+def recorded_inputs(of_rows: str, dataset: DistilledDataset) -> list[str]:
+    """Hashes of what a student is made from: the training rows, and a distilled dataset of the artifact store."""
+    artifact = artifact_hash(dataset.path)
+    return [f"sha256:{of_rows}", *([artifact] if artifact else [])]
 
 
 def recorded_lineage(dataset: DistilledDataset) -> dict[str, Any]:

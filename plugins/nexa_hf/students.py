@@ -10,7 +10,14 @@ import numpy as np
 import torch
 
 from nexa.errors import UserError
-from nexa_distill.data import RECORDED, RecordedDataset, entry_tensors, recorded_fingerprint, recorded_lineage
+from nexa_distill.data import (
+    RECORDED,
+    RecordedDataset,
+    entry_tensors,
+    recorded_fingerprint,
+    recorded_inputs,
+    recorded_lineage,
+)
 from nexa_distill.matching import RecordedRows, open_matching
 from nexa_hf.data import collate_rows, row_data
 from nexa_hf.methods.base import COUNT, TrainingData
@@ -49,6 +56,7 @@ def _recorded(found: TrainingData) -> TrainingData:
         found,
         fingerprint=recorded_fingerprint(found.fingerprint, dataset),
         lineage={**found.lineage, **recorded_lineage(dataset)},
+        inputs=recorded_inputs(found.fingerprint, dataset),
     )
 
 
