@@ -46,7 +46,7 @@ from nexa_torch.data.language import LanguageDataModule, collate
 from nexa_torch.data.order import row_order
 from nexa_torch.data.prepare import PreparedData, prepare_data
 from nexa_torch.engine.engine import TrainingEngine
-from nexa_torch.kernels import choose_cpu_matmul
+from nexa_torch.kernels.matmul import choose_cpu_matmul
 from nexa_torch.loss import linear_cross_entropy
 from nexa_torch.models import LanguageModel, load_model, save_model
 from nexa_torch.options import recipe_from_document

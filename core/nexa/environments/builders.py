@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -123,7 +124,8 @@ class Pip(Builder):
 
 def find_builder(name: str | None = None) -> Builder:
     """uv where it is, else pip; or the one that is named. Raises UserError where it is not here."""
-    program = shutil.which("uv")
+    # Installed beside the running Python, it is found without its folder on PATH too.
+    program = shutil.which("uv") or shutil.which("uv", path=sysconfig.get_path("scripts"))
     if name in (None, "uv") and program is not None:
         return Uv(program)
     if name in (None, "pip") and find_spec("pip") is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -56,6 +56,19 @@ class BaseDataModule(ABC):
     def val_dataloader(self, rank: int, world_size: int) -> tuple[DataLoader[Any], Sampler[Any]] | None:
         """Return the same for held-out data, each row once; None where nothing is held out."""
         return None
+
+    def place(self, row: int) -> dict[str, Any]:
+        """What `go_to` needs to find training row `row`, counted over the run, at once, as JSON values.
+
+        {} where the rows need nothing to be found by their numbers.
+        """
+        return {}
+
+    def go_to(self, place: Mapping[str, Any]) -> None:  # noqa: B027 (rows found by their numbers need nothing)
+        """Take over what `place` gave in an earlier attempt, perhaps on another machine.
+
+        Called between `setup` and the first loader.
+        """
 
     def fingerprint(self) -> str:
         """Hash of the training data, the same in every attempt of a run; "" where it is not known."""

@@ -241,6 +241,7 @@ def require_same_run(engine: TrainingEngine, saved: Cursor) -> None:
 
 def make_cursor(engine: TrainingEngine) -> Cursor:
     """Where the engine stands."""
+    rows_done = engine.step * engine.plan.global_batch_size
     numbers: dict[str, Any] = {
         "step": engine.step,
         "tokens_seen": engine.units_seen,
@@ -251,4 +252,5 @@ def make_cursor(engine: TrainingEngine) -> Cursor:
         "seed": engine.recipe.training.seed,
         "cpu_matmul": engine.matmul.library,
     }
-    return Cursor(**numbers, metrics=dict(engine.metrics))
+    place = engine.data_module.place(rows_done - 1) if rows_done else {}
+    return Cursor(**numbers, metrics=dict(engine.metrics), place=place)

@@ -16,13 +16,13 @@ from nexa_torch.memory import recompute_activations
 from nexa_torch.models import (
     LanguageModel,
     apply_lora,
-    documents_stay_apart,
     load_model,
     restore_weights,
     save_model,
 )
 from nexa_torch.optimizers import build_optimizer
 from nexa_torch.options import torch_options
+from nexa_torch.probes import attend_by_document, documents_stay_apart
 from nexa_torch.quantize import quantize_linear_layers
 from nexa_torch.schedules import recipe_scheduler
 from nexa_torch.tasks.base import StepResult, TrainingTask
@@ -77,6 +77,9 @@ class LanguageModelTask(TrainingTask):
         recipe = self.recipe
         self.language = self.load_language()
         self._require_fit()
+        if recipe.data.packing and not recipe.training.compile:
+            # Compiled blocks want one shape; documents have as many as there are lengths.
+            attend_by_document(self.language)
         if recipe.adapter is not None:
             if recipe.adapter.type == "qlora":
                 quantize_linear_layers(self.language.network, recipe.training.precision)

@@ -196,7 +196,7 @@ def test_with_one_tokenizer_it_is_the_plain_sorted_loss(make):
     tensors = collate_aligned((batch, aligned))
     inputs = tensors["input_ids"], tensors["positions"]
     logits = task.language.logits(*inputs).flatten(0, 1)[labelled]
-    theirs = task.teacher.logits(*inputs).flatten(0, 1)[labelled].detach()
+    theirs = task.student_loss.teacher.logits(*inputs).flatten(0, 1)[labelled].detach()
     q, p = (torch.softmax(values, -1).sort(descending=True).values for values in (logits, theirs))
     ce = torch.nn.functional.cross_entropy(logits, torch.from_numpy(batch.labels.ravel()[labelled]).long())
     expected = 0.3 * ce + 0.7 * (q - p).abs().sum() / count

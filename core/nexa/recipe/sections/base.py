@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -31,6 +31,14 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, defer_build=True)
+
+    @classmethod
+    def defaults(cls) -> Self:
+        """The section with every field at its default, for the class body of the section around it.
+
+        Calling the class would build a validator of its own, on every start and for every section.
+        """
+        return cls.model_construct()
 
     @classmethod
     def leaf_paths(cls) -> tuple[str, ...]:

@@ -100,8 +100,8 @@ class DistillSection(Section):
     cross_tokenizer: Literal["refuse", "uld"] = "refuse"
     """What to do where teacher and student have other tokenizers: refuse, or compare sorted probabilities wherever
     tokens of both end at the same byte of the text (universal logit distillation; online)."""
-    capture: CaptureSection = CaptureSection()
-    text: TextSection = TextSection()
+    capture: CaptureSection = CaptureSection.defaults()
+    text: TextSection = TextSection.defaults()
 
     @model_validator(mode="after")
     def _whole_teacher(self) -> Self:
