@@ -23,6 +23,7 @@ import torch
 from tests.bench.bench_distill import entries_of
 from torch import Tensor
 
+from nexa.recipe.sections.distill import CaptureSection
 from nexa.recipe.sections.model import ModelSection
 from nexa_distill.loss import OnlineLoss, RecordedLoss, TeacherEntries
 from nexa_distill.pruning import prune_blocks
@@ -143,7 +144,7 @@ def main(argv: Sequence[str]) -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(prog="bench gradient", description=__doc__)
     parser.add_argument("--tokens", type=int, default=4096)
-    parser.add_argument("--draws", type=int, default=50)
+    parser.add_argument("--draws", type=int, default=CaptureSection().draws)
     parser.add_argument("--text", type=Path, help="default: the language reference that Python brings along")
     options = parser.parse_args(argv)
     text = options.text.read_text(encoding="utf-8") if options.text else english()
