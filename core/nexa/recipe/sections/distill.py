@@ -20,8 +20,9 @@ class CaptureSection(Section):
     record: Literal["sampled", "top_k", "hybrid"] = "sampled"
     """sampled: draws from the teacher, an unbiased picture of all of it. top_k: the likeliest tokens exactly, all
     others as one sum. hybrid: the likeliest tokens exactly, and draws from the others, unbiased again."""
-    draws: Annotated[int, Field(ge=1, le=MAX_DRAWS)] = 50
-    """Tokens drawn at each position (sampled, hybrid)."""
+    draws: Annotated[int, Field(ge=1, le=MAX_DRAWS)] = 20
+    """Tokens drawn at each position (sampled, hybrid). About half of them are different tokens, 3 bytes each; more
+    draws make the gradient less noisy by the square root of their number."""
     head: Annotated[int, Field(ge=1, le=MAX_ENTRIES - MAX_DRAWS)] = 12
     """Likeliest tokens recorded exactly at each position (top_k, hybrid)."""
     forward_tokens: PositiveInt | None = None
