@@ -103,6 +103,11 @@ def enable(network: PreTrainedModel) -> bool:
     return True
 
 
+def enabled(network: PreTrainedModel) -> bool:
+    """Whether a model takes document lengths; what sets another attention later ends that."""
+    return bool(network.config._attn_implementation == NAME)
+
+
 def disable(network: PreTrainedModel) -> None:
     """Undo `enable`."""
     network.set_attn_implementation("sdpa")
