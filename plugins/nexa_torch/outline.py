@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from nexa_torch.kernels import attention
 from nexa_torch.models import LanguageModel
 from nexa_torch.sources import ModelSource
 
@@ -24,6 +25,7 @@ class ModelOutline:
     fingerprint: str
     fused_head: bool
     takes_positions: bool
+    attends_by_document: bool
 
     @classmethod
     def of(cls, model: LanguageModel) -> ModelOutline:
@@ -35,6 +37,7 @@ class ModelOutline:
             fingerprint=model.fingerprint,
             fused_head=model.fused_head,
             takes_positions=model.takes_positions,
+            attends_by_document=attention.enabled(model.network),
         )
 
     def build(self) -> LanguageModel:
@@ -44,6 +47,8 @@ class ModelOutline:
         with torch.device("meta"):
             network: Any = AutoModelForCausalLM.from_config(self.config, dtype=torch.float32)
         network.generation_config = self.generation
+        if self.attends_by_document:
+            attention.enable(network)
         return LanguageModel(
             network=network,
             source=self.source,
