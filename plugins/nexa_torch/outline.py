@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from nexa_torch.kernels import attention
 from nexa_torch.models import LanguageModel
 from nexa_torch.sources import ModelSource
 
@@ -24,6 +25,7 @@ class ModelOutline:
     fingerprint: str
     fused_head: bool
     takes_positions: bool
+    attends_by_document: bool
 
     @classmethod
     def of(cls, model: LanguageModel) -> ModelOutline:
@@ -35,19 +37,25 @@ class ModelOutline:
             fingerprint=model.fingerprint,
             fused_head=model.fused_head,
             takes_positions=model.takes_positions,
+            attends_by_document=model.attends_by_document,
         )
 
     def build(self) -> LanguageModel:
         """The model before an adapter is added; its parameters and buffers are on the meta device."""
         from transformers import AutoModelForCausalLM
 
+        # `attention.enable` starts from torch's own and registers the other one.
+        options = {"attn_implementation": "sdpa"} if self.attends_by_document else {}
         with torch.device("meta"):
-            network: Any = AutoModelForCausalLM.from_config(self.config, dtype=torch.float32)
+            network: Any = AutoModelForCausalLM.from_config(self.config, dtype=torch.float32, **options)
         network.generation_config = self.generation
+        if self.attends_by_document:
+            attention.enable(network)
         return LanguageModel(
             network=network,
             source=self.source,
             fingerprint=self.fingerprint,
             fused_head=self.fused_head,
             takes_positions=self.takes_positions,
+            attends_by_document=self.attends_by_document,
         )

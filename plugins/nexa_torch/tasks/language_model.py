@@ -79,7 +79,7 @@ class LanguageModelTask(TrainingTask):
         recipe = self.recipe
         self.language = self.load_language()
         self._require_fit()
-        if recipe.data.packing and not recipe.training.compile:
+        if recipe.data.packing and not recipe.training.compile and self._outline is None:
             # Compiled blocks want one shape; documents have as many as there are lengths.
             attend_by_document(self.language)
         if recipe.adapter is not None:
