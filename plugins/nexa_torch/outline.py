@@ -44,8 +44,10 @@ class ModelOutline:
         """The model before an adapter is added; its parameters and buffers are on the meta device."""
         from transformers import AutoModelForCausalLM
 
+        # `attention.enable` starts from torch's own and registers the other one.
+        options = {"attn_implementation": "sdpa"} if self.attends_by_document else {}
         with torch.device("meta"):
-            network: Any = AutoModelForCausalLM.from_config(self.config, dtype=torch.float32)
+            network: Any = AutoModelForCausalLM.from_config(self.config, dtype=torch.float32, **options)
         network.generation_config = self.generation
         if self.attends_by_document:
             attention.enable(network)
