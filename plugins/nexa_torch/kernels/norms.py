@@ -70,12 +70,12 @@ def fuse(network: nn.Module) -> int:
 
 @torch.no_grad()
 def _is_plain(norm: nn.Module) -> bool:
-    """Whether a module is x · r · weight and nothing besides."""
+    """Whether a module is x · r · weight and nothing besides, whatever its weight; it may be on the meta device."""
     weight, eps = getattr(norm, "weight", None), _epsilon(norm)
     if eps is None or not isinstance(weight, Tensor) or weight.ndim != 1 or weight.dtype not in _DTYPES:
         return False
     generator = torch.Generator().manual_seed(0)
-    trial = copy.deepcopy(norm).cpu()
+    trial = copy.deepcopy(norm).to_empty(device="cpu")
     trial.weight.copy_(torch.randn(len(weight), generator=generator))  # type: ignore[operator, union-attr]
     x = torch.randn(2, 3, len(weight), dtype=weight.dtype, generator=generator)
     own, ours = trial(x), _RMSNorm.apply(x, trial.weight, eps)
