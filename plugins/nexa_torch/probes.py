@@ -51,13 +51,11 @@ def documents_stay_apart(model: LanguageModel) -> bool:
 def attend_by_document(model: LanguageModel) -> bool:
     """Make a model attend to the documents of packed rows on CPU one by one, where that gives what it gave before.
 
-    Found out by trying; otherwise the model stays as it was, as does one without weights, whose outline says what was
-    found. Returns whether it does.
+    Found out by trying; otherwise the model stays as it was. A model without weights can't be tried: its configuration
+    says what another rank found. Returns whether it does.
     """
-    if model.network.device.type == "meta":
+    if model.network.device.type == "meta" or not model.takes_positions:
         return attention.enabled(model.network)
-    if not model.takes_positions:
-        return False
     model.network.eval()
     inputs = _two_documents(model)
     masked = model.hidden_states(*inputs)

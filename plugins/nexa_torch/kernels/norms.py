@@ -70,7 +70,7 @@ def fuse(network: nn.Module) -> int:
 
 @torch.no_grad()
 def _is_plain(norm: nn.Module) -> bool:
-    """Whether a module is x · r · weight and nothing besides."""
+    """Whether a module is x · r · weight and nothing besides, whatever its weight; it may be on the meta device."""
     weight, eps = getattr(norm, "weight", None), _epsilon(norm)
     if eps is None or not isinstance(weight, Tensor) or weight.ndim != 1 or weight.dtype not in _DTYPES:
         return False

@@ -56,8 +56,8 @@ class LanguageModelTask(TrainingTask):
 
     language: LanguageModel
     """The model as the loss sees it, from `build_model` on."""
+    _kernels = "compiled blocks"
     _outline: ModelOutline | None = None
-    _kernels = "compiled"
 
     @property
     def module(self) -> LanguageDataModule:
