@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nexa_hf.methods.base import Job, Method, TrainingData
+from nexa_hf.methods.base import Job, Logits, Method, TrainingData
 from nexa_hf.methods.language import TRAINING_ARGUMENTS, build_language_model, prepare, show_rows
 
 if TYPE_CHECKING:
@@ -55,5 +55,6 @@ PRETRAIN = Method(
     },
     keywords=_keywords,
     perplexity=True,
+    logits=Logits(copies=3, gpu_copies=3),
     slow="transformers.Trainer holds the logits of all positions; backend torch computes the loss in pieces",
 )
