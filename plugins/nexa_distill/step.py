@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from nexa.errors import UserError
+from nexa_distill.aligned import ALIGNED
 from nexa_distill.data import RECORDED
 from nexa_distill.features import FeatureLoss
-from nexa_distill.loss import OnlineLoss, RecordedLoss, TeacherEntries
+from nexa_distill.loss import OnlineLoss, RecordedLoss, SortedLoss, TeacherEntries
 from nexa_distill.teacher import TeacherName, load_teacher, processes_that_fit, require_same_tokens
 from nexa_torch.loss import IGNORED, fused_head_loss, labelled, logits_loss
 from nexa_torch.models import LanguageModel
@@ -40,20 +42,25 @@ class StudentLoss:
         student: LanguageModel,
         tokenizer: PreTrainedTokenizerBase,
         dataset: DistilledDataset | None,
+        *,
+        teacher_vocabulary: int | None = None,
     ) -> None:
         """dataset: recorded predictions; without them the recipe's teacher is loaded.
+
+        teacher_vocabulary: number of the teacher's tokens where they are others than the student's.
 
         Raises UserError where teacher and student do not fit together, or memory is too small for the teacher.
         """
         self._section, self._student, self._dataset = recipe.distill, student, dataset
-        self._vocabulary = len(tokenizer)
+        self._vocabulary, self._teacher_vocabulary = len(tokenizer), teacher_vocabulary
         self._chunk = torch_options(recipe).loss_chunk
         self.teacher: LanguageModel | None = None
         if dataset is not None:
             _require_ids(dataset, student)
             return
         name = TeacherName.of(recipe)
-        require_same_tokens(name, tokenizer)
+        if teacher_vocabulary is None:
+            require_same_tokens(name, tokenizer)
         processes_that_fit(name, 1)
         self.teacher = load_teacher(name)
         self._features = FeatureLoss.of(self._section, student, self.teacher)
@@ -61,11 +68,14 @@ class StudentLoss:
     def __call__(self, batch: TokenBatch, scale: float, *, alpha: float | None = None) -> tuple[Tensor, Sums]:
         """`scale` × the sum over trained tokens of the mixed loss, and the plain sums of its parts.
 
-        Those are "ce", the cross-entropy, "kl", the divergence, and features by name. alpha: in place of the recipe's.
+        Those are "ce", the cross-entropy, "kl", the divergence, and features by name. With a teacher of other tokens
+        "uld" stands for "kl", and "matched" is the number of matched positions. alpha: in place of the recipe's.
         """
         alpha = self._section.alpha if alpha is None else alpha
         if self._dataset is not None:
             return self._recorded(batch, scale, alpha)
+        if ALIGNED in batch:
+            return self._aligned(batch, scale, alpha)
         return self._online(batch, scale, alpha)
 
     def _recorded(self, batch: TokenBatch, scale: float, alpha: float) -> tuple[Tensor, Sums]:
@@ -76,14 +86,11 @@ class StudentLoss:
         return self._through_head(hidden, objective, scale), objective.sums
 
     def _online(self, batch: TokenBatch, scale: float, alpha: float) -> tuple[Tensor, Sums]:
-        teacher, section, options = self.teacher, self._section, self._features.options
-        assert teacher is not None
-        device = batch["input_ids"].device
-        if teacher.network.device != device:
-            teacher.network.to(device)
+        section, options = self._section, self._features.options
+        teacher = self._teacher_at(batch["input_ids"].device)
         inputs = batch["input_ids"], batch["positions"]
         chosen = (batch["labels"] != IGNORED).flatten().nonzero().squeeze(-1)
-        with torch.no_grad():
+        with _own_precision(teacher):
             theirs = teacher.outputs(*inputs, **options)
             teacher_logits = _logits_of(teacher, theirs.last_hidden_state, inputs, chosen)
         ours = self._student.outputs(*inputs, **options) if options else None
@@ -104,6 +111,34 @@ class StudentLoss:
         extra = torch.stack([weight * total for weight, total in of_features.values()]).sum() * scale
         return loss + extra, {**objective.sums, **{name: total.detach() for name, (_, total) in of_features.items()}}
 
+    def _aligned(self, batch: TokenBatch, scale: float, alpha: float) -> tuple[Tensor, Sums]:
+        assert self._teacher_vocabulary is not None
+        aligned: dict[str, Any] = batch[ALIGNED]
+        teacher = self._teacher_at(batch["input_ids"].device)
+        inputs = aligned["input_ids"], aligned["positions"]
+        with _own_precision(teacher):
+            theirs = teacher.hidden_states(*inputs)
+            teacher_logits = _logits_of(teacher, theirs, inputs, aligned["teacher"])
+        hidden, targets = self._outputs(batch)
+        objective = SortedLoss(
+            targets,
+            teacher_logits,
+            aligned["student"],
+            vocabulary=self._teacher_vocabulary,
+            alpha=alpha,
+            temperature=self._section.temperature,
+        )
+        loss = self._through_head(hidden, objective, scale)
+        matched = loss.new_tensor(float(len(aligned["student"])))
+        return loss, {"uld": torch.zeros_like(matched), **objective.sums, "matched": matched}
+
+    def _teacher_at(self, device: torch.device) -> LanguageModel:
+        """The teacher, moved to where the student is."""
+        assert self.teacher is not None
+        if self.teacher.network.device != device:
+            self.teacher.network.to(device)
+        return self.teacher
+
     def _outputs(self, batch: TokenBatch, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What the head reads at the labelled positions, or its logits where it is no plain product; and the labels."""
         if not self._student.fused_head:
@@ -118,6 +153,13 @@ class StudentLoss:
             return logits_loss(outputs, objective, scale=scale, chunk=self._chunk)
         head: Any = self._student.network.get_output_embeddings()
         return fused_head_loss(outputs, head.weight, objective, bias=head.bias, scale=scale, chunk=self._chunk)
+
+
+@contextmanager
+def _own_precision(teacher: LanguageModel) -> Iterator[None]:
+    """Compute without gradients and as the teacher's weights are, whatever the student trains in."""
+    with torch.no_grad(), torch.autocast(teacher.network.device.type, enabled=False):
+        yield
 
 
 def _require_ids(dataset: DistilledDataset, student: LanguageModel) -> None:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class DistillTask(LanguageModelTask):
     """A student's next-token prediction, held to the data and to a teacher; evaluation is against the data alone.
 
-    Besides the loss it reports the means over trained tokens of "ce", the cross-entropy, and "kl", the divergence.
+    Besides the loss it reports the means over trained tokens of "ce", the cross-entropy, and "kl", the divergence. With
+    a teacher of other tokens "uld" stands for "kl", 0 where no position is matched, and "matched" is their share.
     """
 
     student_loss: StudentLoss
@@ -39,7 +40,14 @@ class DistillTask(LanguageModelTask):
         assert isinstance(self.data_module, DistillDataModule)
         recorded = self.data_module.recorded
         dataset = None if recorded is None else recorded.dataset
-        self.student_loss = StudentLoss(self.recipe, self.language, self.module.tokenizer, dataset)
+        aligner = self.data_module.aligner
+        self.student_loss = StudentLoss(
+            self.recipe,
+            self.language,
+            self.module.tokenizer,
+            dataset,
+            teacher_vocabulary=None if aligner is None else aligner.teacher_vocabulary,
+        )
         return network
 
     def train_step(self, batch: TokenBatch, model: nn.Module, criterion: nn.Module) -> StepResult:

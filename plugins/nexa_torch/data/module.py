@@ -64,12 +64,19 @@ class BaseDataModule(ABC):
         """
         return {}
 
-    def go_to(self, place: Mapping[str, Any]) -> None:
-        """Take over what `place` gave in an earlier attempt, perhaps on another machine; between `setup` and a loader."""
+    def go_to(self, place: Mapping[str, Any]) -> None:  # noqa: B027 (rows found by their numbers need nothing)
+        """Take over what `place` gave in an earlier attempt, perhaps on another machine.
+
+        Called between `setup` and the first loader.
+        """
 
     def fingerprint(self) -> str:
         """Hash of the training data, the same in every attempt of a run; "" where it is not known."""
         return ""
+
+    def inputs(self) -> Sequence[str]:
+        """Hashes or URIs of what checkpoints are made from, as artifacts name one another."""
+        return [f"sha256:{found}"] if (found := self.fingerprint()) else []
 
     def lineage(self) -> dict[str, Any]:
         """What checkpoints record of the data they were trained on."""

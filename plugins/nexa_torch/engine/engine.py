@@ -31,7 +31,7 @@ from nexa_torch.engine.saving import Saver
 from nexa_torch.engine.seeds import dropout_seed
 from nexa_torch.engine.surroundings import NoEvents
 from nexa_torch.engine.windows import Source, Window, loaded_ahead
-from nexa_torch.kernels import MatmulChoice
+from nexa_torch.kernels.matmul import MatmulChoice
 from nexa_torch.memory import offloaded_activations
 from nexa_torch.optimizers.curvature import NeedsCurvature
 from nexa_torch.optimizers.weights import evaluation_weights
