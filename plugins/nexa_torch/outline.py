@@ -37,7 +37,7 @@ class ModelOutline:
             fingerprint=model.fingerprint,
             fused_head=model.fused_head,
             takes_positions=model.takes_positions,
-            attends_by_document=model.attends_by_document,
+            attends_by_document=attention.enabled(model.network),
         )
 
     def build(self) -> LanguageModel:
@@ -57,5 +57,4 @@ class ModelOutline:
             fingerprint=self.fingerprint,
             fused_head=self.fused_head,
             takes_positions=self.takes_positions,
-            attends_by_document=self.attends_by_document,
         )

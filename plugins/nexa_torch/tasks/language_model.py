@@ -23,7 +23,7 @@ from nexa_torch.models import (
 from nexa_torch.optimizers import build_optimizer
 from nexa_torch.options import torch_options
 from nexa_torch.outline import ModelOutline
-from nexa_torch.probes import attend_by_document, documents_stay_apart
+from nexa_torch.probes import choose_kernels, documents_stay_apart
 from nexa_torch.quantize import quantize_linear_layers
 from nexa_torch.schedules import recipe_scheduler
 from nexa_torch.tasks.base import StepResult, TrainingTask
@@ -56,6 +56,7 @@ class LanguageModelTask(TrainingTask):
 
     language: LanguageModel
     """The model as the loss sees it, from `build_model` on."""
+    _kernels = "compiled blocks"
     _outline: ModelOutline | None = None
 
     @property
@@ -79,9 +80,9 @@ class LanguageModelTask(TrainingTask):
         recipe = self.recipe
         self.language = self.load_language()
         self._require_fit()
-        if recipe.data.packing and not recipe.training.compile and self._outline is None:
-            # Compiled blocks want one shape; documents have as many as there are lengths.
-            attend_by_document(self.language)
+        # Compiled blocks want one shape, where documents have as many as there are lengths, and fuse norms anyway.
+        if not recipe.training.compile:
+            self._kernels = choose_kernels(self.language, packing=recipe.data.packing)
         if recipe.adapter is not None:
             if recipe.adapter.type == "qlora":
                 quantize_linear_layers(self.language.network, recipe.training.precision)
@@ -147,6 +148,10 @@ class LanguageModelTask(TrainingTask):
         """Add the perplexity, e to the loss."""
         loss = values["eval_loss"]
         return {**values, "perplexity": math.exp(loss) if loss < _OVERFLOW else math.inf}
+
+    def notes(self, model: nn.Module) -> Sequence[str]:
+        """The counts of parameters, and how a CPU computes attention and norms."""
+        return (*super().notes(model), f"kernels on CPU: {self._kernels}")
 
     def flops(self, model: nn.Module, units: int) -> float | None:
         """Operations of a training step over `units` tokens of full rows.

@@ -39,7 +39,7 @@ SMALL = 1e-4
 attention key's bias, say, has a gradient of zero, and all that is computed of it is rounding."""
 
 METHODS = ("pretrain", "sft", "lora", "distill", "online", "regression")
-"""What is proven: the recipe's methods, `sft` with an adapter, `distill` from records and from a teacher beside it."""
+"""What is proven: the recipe's methods, `sft` with an adapter, `distill` from records and with a teacher."""
 LANGUAGE_METHODS = METHODS[:5]
 PLAIN_METHODS = METHODS[:3]
 """Those whose loss is the cross-entropy alone."""
