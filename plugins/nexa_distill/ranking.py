@@ -1,7 +1,7 @@
 """Probabilities by size.
 
-On CPU NumPy sorts numbers with vector instructions, about ten times as fast as torch does with their places. So a
-place is put behind the bits of its probability, whose order as an integer is the probability's, and both are one number.
+On CPU NumPy sorts plain numbers with vector instructions, about ten times as fast as torch sorts them with their places.
+So a place is put behind the bits of its probability, which order as integers as they do as probabilities.
 """
 
 from __future__ import annotations
