@@ -1,6 +1,6 @@
 """Probabilities by size.
 
-On CPU NumPy sorts plain numbers with vector instructions, about ten times as fast as torch sorts them with their places.
+On CPU NumPy sorts plain numbers with vector instructions, ten times as fast as torch sorts them with their places.
 So a place is put behind the bits of its probability, which order as integers as they do as probabilities.
 """
 
