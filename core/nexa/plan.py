@@ -150,12 +150,12 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings, pla
     that a plan for another machine can be read here. Raises RecipeError with every problem when no
     plan can be made of the recipe, and PluginError when a chosen plugin is unknown or fails to load.
     """
-    recipe = loaded.recipe
+    store_uri = absolute_uri(loaded.recipe.artifacts.store_uri or settings.store_uri, Path.cwd())
+    recipe = _with_dataset(loaded.recipe, store_uri)
     backend_spec = host.spec("backend", recipe.backend)
     backend: Backend = host.create("backend", recipe.backend)
     scheduler_spec = host.spec("scheduler", recipe.scheduler)
     scheduler: Scheduler = host.create("scheduler", recipe.scheduler)
-    store_uri = absolute_uri(recipe.artifacts.store_uri or settings.store_uri, Path.cwd())
     resources = resources_of(recipe)
     lines = settings_report(recipe, backend.settings(recipe))
     placement = _current_place() if placed else _placement(recipe, backend, host, settings, store_uri)
@@ -202,6 +202,18 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings, pla
         obstacles=obstacles,
         scheduler_plugin=scheduler,
     )
+
+
+def _with_dataset(recipe: Recipe, store_uri: str) -> Recipe:
+    """The recipe with the distilled dataset that it means now; unchanged where there is none, as its backend tells."""
+    if recipe.distill.dataset is None:
+        return recipe
+    from nexa.distilled import pinned
+
+    try:
+        return pinned(recipe, store_uri)
+    except NexaError:
+        return recipe
 
 
 def _current_place() -> Placement:

@@ -13,7 +13,7 @@ from nexa_axolotl.environment import interpreter
 from nexa_axolotl.names import DIRECT
 from nexa_axolotl.options import SECTION, own_options
 from nexa_axolotl.render import encodes_rows
-from nexa_axolotl.schema import read_schema
+from nexa_axolotl.schema import named_plugins, read_schema
 
 _FOR_DATA = ("transformers", "numpy", "msgspec", "safetensors")
 _DECIDED = ("output_dir", "dataset_prepared_path", "resume_from_checkpoint", "auto_resume_from_checkpoints", "use_ray")
@@ -58,7 +58,7 @@ def _axolotl(recipe: Recipe) -> Iterator[Problem]:
     if python is None or not own:
         return
     try:
-        schema = read_schema(python, cache_root())
+        schema = read_schema(python, cache_root(), named_plugins(own))
     except UserError as error:
         yield Problem(path="environment", message=error.message, hint=error.hint)
         return

@@ -154,23 +154,28 @@ def test_every_line_of_a_lock_has_a_version_and_a_hash(lock):
         assert all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line) for line in hashes)
 
 
-def test_the_locks_hold_what_their_backends_ask_for():
+@pytest.mark.parametrize(
+    ("name", "backend"), [("train-light", "torch"), ("train-light", "hf"), ("train-heavy", "axolotl")]
+)
+def test_the_locks_hold_what_their_backends_ask_for(name, backend):
     from nexa.environments.requirements import misfits, needs_of
     from nexa.plugins import get_host
 
-    locked = dict(_LOCKED.match(line).group(1, 2) for line in _heads(ROOT / "train-light" / "requirements.lock"))
-    for backend in ("torch", "hf"):
-        spec = get_host().spec("backend", backend)
-        assert misfits(needs_of(spec, "nexa-train"), locked, "3.12.8") == []
+    spec = get_host().spec("backend", backend)
+    assert misfits(needs_of(spec, "nexa-train"), _locked(name), "3.12.8") == []
 
 
 def test_train_light_holds_the_versions_that_the_tests_ran_with():
     constraints = dict(
         line.split("==") for line in (ROOT.parent / "constraints.txt").read_text().split() if "==" in line
     )
-    locked = dict(_LOCKED.match(line).group(1, 2) for line in _heads(ROOT / "train-light" / "requirements.lock"))
-    differing = {name: (version, constraints[name]) for name, version in locked.items() if name in constraints}
+    differing = {n: (version, constraints[n]) for n, version in _locked("train-light").items() if n in constraints}
     assert {name: both for name, both in differing.items() if both[0] != both[1]} == {}, "run: containers/lock.sh"
+
+
+def _locked(name: str) -> dict[str, str]:
+    """Version of each package of an image."""
+    return dict(_LOCKED.match(line).group(1, 2) for line in _heads(ROOT / name / "requirements.lock"))
 
 
 def _heads(lock: Path) -> list[str]:

@@ -76,7 +76,7 @@ class Uv(Builder):
     name = "uv"
 
     def __init__(self, program: str) -> None:
-        self._program = program
+        self.program = program
 
     def resolve(
         self, python: Path, requirements: Sequence[str], sources: Sources, *, asker: str, progress: Progress
@@ -84,7 +84,7 @@ class Uv(Builder):
         """See `Builder.resolve`."""
         with _requirements_file(requirements) as file:
             options = ["--generate-hashes", "--no-header", "--no-annotate", "--python", str(python)]
-            command = [self._program, "pip", "compile", *options, *sources.options(), str(file)]
+            command = [self.program, "pip", "compile", *options, *sources.options(), str(file)]
             with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
                 _run(command, asker=asker, progress=progress, output=output, variables=_uv_variables())
                 output.seek(0)
@@ -93,7 +93,7 @@ class Uv(Builder):
     def install(self, python: Path, lock: Path, sources: Sources, *, asker: str, progress: Progress) -> None:
         """See `Builder.install`; files are copied, so that a change in one environment stays there."""
         options = ["--require-hashes", "--no-deps", "--link-mode=copy", "--compile-bytecode", "--python", str(python)]
-        command = [self._program, "pip", "install", *options, *sources.options(), "-r", str(lock)]
+        command = [self.program, "pip", "install", *options, *sources.options(), "-r", str(lock)]
         _run(command, asker=asker, progress=progress, variables=_uv_variables())
 
 
