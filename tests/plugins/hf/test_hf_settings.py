@@ -168,6 +168,37 @@ def test_deepspeed_is_refused_where_it_can_not_run(tmp_path: Path) -> None:
     assert "missing.json can't be read" in text
 
 
+@pytest.mark.parametrize(
+    ("configuration", "said"),
+    [
+        ({"train_micro_batch_size_per_gpu": 4}, "training.microbatch_size_per_gpu makes it 2"),
+        ({"train_batch_size": 99, "gradient_clipping": "auto"}, "training.global_batch_size makes it 4"),
+        ({"bf16": {"enabled": True}}, "training.precision makes it False"),
+        ("missing.json", "can't be read"),
+    ],
+)
+def test_a_deepspeed_configuration_that_contradicts_the_recipe_is_refused(
+    tmp_path: Path, configuration: Any, said: str
+) -> None:
+    overrides = {"cluster.gpus_per_node": 2, "hf.deepspeed": configuration}
+    assert any(said in problem.message for problem in BACKEND.check(recipe(tmp_path, overrides)))
+
+
+def test_transformers_reads_the_deepspeed_configuration(tmp_path: Path) -> None:
+    """Its own parser fills in what is "auto", from arguments that the recipe makes."""
+    pytest.importorskip("deepspeed")
+    from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
+    from trl import SFTConfig
+
+    given = {"train_micro_batch_size_per_gpu": "auto", "zero_optimization": {"stage": 3}, "gradient_clipping": "auto"}
+    arguments = training_arguments(recipe(tmp_path, {"hf.deepspeed": given}), find_method("sft"))
+    parser = HfTrainerDeepSpeedConfig(arguments.pop("deepspeed"))
+    parser.trainer_config_process(SFTConfig(output_dir=str(tmp_path), **arguments))
+    assert parser.config["train_micro_batch_size_per_gpu"] == 2
+    assert parser.config["gradient_clipping"] == 1.0
+    assert parser.is_zero3()
+
+
 def test_qlora_is_refused_without_a_gpu(tmp_path: Path) -> None:
     found = problems(tmp_path, {"adapter.type": "qlora"})
     assert "CUDA GPU" in found["adapter.type"].message
