@@ -1,12 +1,11 @@
 #!/bin/bash
-# Put the digest of each base image beside its tag in every Containerfile and definition: FROM image:tag@sha256:…
-# Needs skopeo and a registry that can be reached; commit what it changes.
+# Ask the registry for the digest that each tag in images.toml stands for now, write it there, and render the files
+# anew. Needs skopeo and a registry that can be reached; commit what it changes.
 set -euo pipefail
 cd "$(dirname "$0")"
-for file in */Containerfile */*.def; do
-    sed -nE 's/^(FROM|From:) +([^ @]+)(@[^ ]+)?( AS .*)?$/\2/p' "$file" | sort -u | while read -r image; do
-        digest=$(skopeo inspect --no-tags --format '{{.Digest}}' "docker://$image")
-        sed -i -E "s|^(FROM\|From:) +${image//./\\.}(@sha256:[0-9a-f]+)?|\1 $image@$digest|" "$file"
-        echo "$file: $image@$digest"
-    done
+sed -nE 's/.*tag = "([^"]+)".*/\1/p' images.toml | while read -r image; do
+    digest=$(skopeo inspect --no-tags --format '{{.Digest}}' "docker://$image")
+    sed -i -E "s|(tag = \"${image//./\\.}\", digest = )\"[^\"]+\"|\1\"$digest\"|" images.toml
+    echo "$image@$digest"
 done
+python3 render.py

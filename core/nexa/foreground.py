@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from nexa.plan import Plan
     from nexa.recipe.load import RecipeTree
     from nexa.runs.store import Run
+    from nexa.worker.script import Script
     from nexa.worker.session import Train
 
 SCHEDULER = "local"
@@ -79,8 +80,11 @@ def _other_number(key: str, asked: Any, number: int, *, torchrun: bool) -> Probl
     )
 
 
-def begin(plan: Plan, ranks: LauncherRanks | None = None) -> WorkerPlace:
-    """Make the run of a plan, to be worked on by this process as rank 0. Raises as `launch_plan` does."""
+def begin(plan: Plan, ranks: LauncherRanks | None = None, *, script: Script | None = None) -> WorkerPlace:
+    """Make the run of a plan, to be worked on by this process as rank 0. Raises as `launch_plan` does.
+
+    script: the one that brings the model, which `nexa resume` starts again.
+    """
     from nexa.launching import create_run
 
     if plan.worker.python != sys.executable:
@@ -88,7 +92,11 @@ def begin(plan: Plan, ranks: LauncherRanks | None = None) -> WorkerPlace:
             f"backend {plan.backend.name!r} trains in an environment of its own, {plan.worker.python}",
             hint="start it with: nexa launch",
         )
-    run, attempt, _ = create_run(plan, submission=Submission(argv=list(sys.argv), notes=[_NOTE]))
+    run, attempt, _ = create_run(
+        plan,
+        submission=Submission(argv=list(sys.argv), notes=[_NOTE]),
+        script=script.document() if script else None,
+    )
     return _claimed(run.path, attempt, ranks)
 
 

@@ -40,11 +40,13 @@ def create_run(
     submission: Submission | None = None,
     sweep: Mapping[str, Any] | None = None,
     queued: Mapping[str, Any] | None = None,
+    script: Mapping[str, Any] | None = None,
 ) -> tuple[Run, Attempt, Submission]:
     """Make the run of a plan with its first attempt, and start nothing; see `launch_plan`.
 
     submission: how the attempt is started, where not by the plan's scheduler. sweep: the sweep's id, the
-    run's place in it and its overrides, for a member of one. queued: see `Run.create_attempt`.
+    run's place in it and its overrides, for a member of one. queued: see `Run.create_attempt`. script: the
+    one that brings the model, as `nexa.worker.script.Script.document` says.
     """
     from nexa.environments.containers import make_mounted_folders
     from nexa.preflight import preflight
@@ -68,8 +70,14 @@ def create_run(
                 **({"sweep": sweep} if sweep else {}),
             },
             recipe_yaml=to_yaml(plan.recipe.document()),
-            plan={**plan.document(), "lineage": _lineage(plan, parent), "submission": asdict(submission)},
+            plan={
+                **plan.document(),
+                "lineage": _lineage(plan, parent),
+                "submission": asdict(submission),
+                **({"script": script} if script else {}),
+            },
         )
+        plan.environment.claim(run.path)
         attempt = run.create_attempt(1, resume_from=None, reason="launched", queued=queued)
     except BaseException:
         # Nothing was started: a folder without a first attempt would be a run that never was.

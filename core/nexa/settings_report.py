@@ -99,15 +99,15 @@ def _defaults(model: type[Section]) -> dict[str, Any]:
     The fields of a section whose default is null have none either: whoever writes that section sets
     all of them.
     """
-    from nexa.recipe.sections.base import Section, section_of
+    from nexa.recipe.sections.base import section_of
 
     defaults: dict[str, Any] = {}
     for name, field in model.model_fields.items():
-        if not field.is_required():
-            default = field.get_default(call_default_factory=True)
-            defaults[name] = default.model_dump(mode="json") if isinstance(default, Section) else default
-        elif (section := section_of(field.annotation)) is not None:
+        section = section_of(field.annotation)
+        if section is not None and (field.is_required() or field.default is not None):
             defaults[name] = _defaults(section)
+        elif not field.is_required():
+            defaults[name] = field.get_default(call_default_factory=True)
     return defaults
 
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nexa_distill.ranking import ranked, ranked_with_places
 from nexa_torch.loss import CrossEntropy, Head
 
 Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
@@ -231,29 +232,52 @@ def _against(log_q: Tensor, log_other: Tensor) -> tuple[Tensor, Tensor]:
 _DIVERGENCES = {"forward_kl": _forward_kl, "reverse_kl": _reverse_kl, "jsd": _jsd}
 
 
-class SortedLoss(OnlineLoss):
+class SortedLoss:
     """Universal logit distillation (Boizard et al. 2024, arXiv 2402.12030): Σ |q − p|, both sorted by size.
 
-    For teachers of another tokenizer, whose positions were matched with the student's.
+    For teachers of another tokenizer. targets: int64 [n]. places: which of the n positions are matched with one of the
+    teacher's, int64 [m], ascending, on the host; the others have cross-entropy alone. teacher: logits of some of the m
+    matches, [matches, teacher's vocabulary]; vocabulary: as of `OnlineLoss`.
     """
+
+    def __init__(
+        self,
+        targets: Tensor,
+        teacher: Callable[[slice], Tensor],
+        places: np.ndarray,
+        *,
+        vocabulary: int,
+        alpha: float,
+        temperature: float = 1.0,
+    ) -> None:
+        self.targets, self.alpha, self.temperature = targets, alpha, temperature
+        self._teacher_logits, self._places, self._vocabulary = teacher, places, vocabulary
+        self.sums: dict[str, Tensor] = {}
 
     def __call__(self, head: Head, hidden: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         """See `nexa_torch.loss.Objective`."""
         ce, hard = CrossEntropy(self.targets)(head, hidden, rows)
         _add(self.sums, "ce", ce)
-        hard = hard * (1.0 - self.alpha)
-        q = torch.softmax(head.logits(hidden) / self.temperature, dim=-1)
-        logits = self._teacher_logits(rows)
-        p = torch.softmax(logits[:, : self._vocabulary].to(q.dtype) / self.temperature, dim=-1)
+        losses, gradient = (1.0 - self.alpha) * ce, hard * (1.0 - self.alpha)
+        matches = slice(*np.searchsorted(self._places, (rows.start, rows.start + len(ce))).tolist())
+        if matches.start < matches.stop:
+            places = torch.from_numpy(self._places[matches] - rows.start).to(ce.device)
+            distance, by_logits = self._distance(head.logits(hidden[places]), self._teacher_logits(matches))
+            _add(self.sums, "uld", distance)
+            losses.index_add_(0, places, distance, alpha=self.alpha)
+            gradient.index_add_(0, places, by_logits, alpha=self.alpha / self.temperature)
+        return losses, gradient
+
+    def _distance(self, logits: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """Σ |q − p| of each row, and T × its gradient by the student's logits."""
+        q = torch.softmax(logits / self.temperature, dim=-1)
+        p = torch.softmax(teacher[:, : self._vocabulary].to(q.dtype) / self.temperature, dim=-1)
         width = max(q.shape[1], p.shape[1])
-        ranked_q, order = functional.pad(q, (0, width - q.shape[1])).sort(dim=-1, descending=True)
-        ranked_p = functional.pad(p, (0, width - p.shape[1])).sort(dim=-1, descending=True).values
-        difference = ranked_q - ranked_p
+        own, places = ranked_with_places(functional.pad(q, (0, width - q.shape[1])))
+        difference = own.sub_(ranked(functional.pad(p, (0, width - p.shape[1]))))
         losses = difference.abs().sum(-1)
-        _add(self.sums, "uld", losses)
-        by_q = torch.empty_like(difference).scatter_(1, order, difference.sign())[:, : q.shape[1]]
-        gradient = q * (by_q - (q * by_q).sum(-1, keepdim=True))
-        return (1.0 - self.alpha) * ce + self.alpha * losses, hard.add_(gradient, alpha=self.alpha / self.temperature)
+        by_q = torch.empty_like(difference).scatter_(1, places, difference.sign())[:, : q.shape[1]]
+        return losses, q * (by_q - (q * by_q).sum(-1, keepdim=True))
 
 
 def _add(sums: dict[str, Tensor], name: str, losses: Tensor) -> None:

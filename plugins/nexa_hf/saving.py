@@ -58,7 +58,7 @@ def _commit(session: Session, cursor: Cursor, folder: Path) -> str:
         cursor.step,
         folder,
         metrics=cursor.metrics,
-        inputs=[f"sha256:{data.fingerprint}"],
+        inputs=data.inputs or [f"sha256:{data.fingerprint}"],
         lineage=data.lineage,
     )
 

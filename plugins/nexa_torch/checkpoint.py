@@ -44,7 +44,8 @@ class Cursor:
 
     step: finished optimizer steps. tokens_seen: tokens trained on, padding not counted.
     dataset_hash, rows: of the training data. global_batch_size: rows a step. cpu_matmul: library of
-    fp32 products. metrics: the latest figures.
+    fp32 products. metrics: the latest figures. place: where the data's last row was found, see
+    `BaseDataModule.place`.
     """
 
     step: int
@@ -56,6 +57,7 @@ class Cursor:
     seed: int
     cpu_matmul: str
     metrics: dict[str, float] = field(default_factory=dict)
+    place: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +114,7 @@ def write_trainer(folder: Path, snapshot: TrainerSnapshot, *, main: bool, group:
 def read_cursor(folder: Path) -> Cursor:
     """Read where the run of a checkpoint stands. Raises UserError when it holds no trainer state."""
     document = _document(folder)
-    return Cursor(**{name: document[name] for name in Cursor.__dataclass_fields__})
+    return Cursor(**{name: document[name] for name in Cursor.__dataclass_fields__ if name in document})
 
 
 def restore_trainer(

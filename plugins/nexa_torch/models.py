@@ -23,7 +23,9 @@ from nexa.prepared import cache_root
 from nexa_torch.architectures import ARCHITECTURES
 from nexa_torch.data.locate import store_in_cache
 from nexa_torch.identity import weights_fingerprint, write_base
+from nexa_torch.kernels import attention
 from nexa_torch.loss import IGNORED, cross_entropy_of_logits, linear_cross_entropy, sample_targets
+from nexa_torch.probes import head_is_plain
 from nexa_torch.sources import ModelSource, resolve_source
 
 if TYPE_CHECKING:
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
     from nexa.recipe.sections.model import AdapterSection, ModelSection
 
 _CACHED_MODEL_BYTES = 2 << 30
-_PROBE_TOKENS = 6
-_PROBE_TOLERANCE = 1e-3
 
 
 @dataclass(kw_only=True)
@@ -72,8 +72,7 @@ class LanguageModel:
 
     def outputs(self, input_ids: Tensor, positions: Tensor | None, **options: Any) -> Any:
         """What the decoder returns below its head, with `options` of its own such as output_hidden_states."""
-        arguments = {"position_ids": positions} if positions is not None and self.takes_positions else {}
-        return self.network.base_model(input_ids=input_ids, use_cache=False, **arguments, **options)
+        return self.network.base_model(input_ids=input_ids, use_cache=False, **self._places(positions), **options)
 
     def hidden_states(self, input_ids: Tensor, positions: Tensor | None) -> Tensor:
         """Output of the last block, after the final norm: [rows, width, d_model].
@@ -84,8 +83,20 @@ class LanguageModel:
 
     def logits(self, input_ids: Tensor, positions: Tensor | None) -> Tensor:
         """Whole logits, [rows, width, vocabulary], for heads that are no plain product."""
-        arguments = {"position_ids": positions} if positions is not None and self.takes_positions else {}
-        return self.network(input_ids=input_ids, use_cache=False, **arguments).logits
+        return self.network(input_ids=input_ids, use_cache=False, **self._places(positions)).logits
+
+    def _places(self, positions: Tensor | None) -> dict[str, Tensor]:
+        """What tells the decoder where each token stands in its document, and where documents end."""
+        if positions is None or not self.takes_positions:
+            return {}
+        arguments = {"position_ids": positions}
+        if attention.enabled(self.network) and positions.device.type == "cpu":
+            lengths = attention.document_lengths(positions)
+            limit = attention.longest_whole_document(self.network)
+            # A row that is one document needs no mask anyway.
+            if len(lengths) > len(positions) and (limit is None or max(lengths) <= limit):
+                arguments["attention_mask"] = attention.in_place_of_mask(lengths)
+        return arguments
 
     def loss_sum(self, batch: dict[str, Tensor], *, scale: float, chunk: int) -> Tensor:
         """`scale` × the summed cross-entropy over the labelled positions of a batch, in fp32."""
@@ -127,7 +138,7 @@ def wrap(network: PreTrainedModel, source: ModelSource) -> LanguageModel:
     """Find out what the engine must know of a loaded model: its head, and whether it takes positions."""
     parameters = inspect.signature(network.base_model.forward).parameters
     model = LanguageModel(network=network, source=source, takes_positions="position_ids" in parameters)
-    model.fused_head = _head_is_plain(model)
+    model.fused_head = head_is_plain(model)
     model.fingerprint = weights_fingerprint(network)
     return model
 
@@ -290,37 +301,6 @@ def apply_lora(
     # An adapter on the output head is no plain product any more.
     model.fused_head = model.fused_head and type(model.network.get_output_embeddings()) is nn.Linear
     return model
-
-
-@torch.no_grad()
-def _head_is_plain(model: LanguageModel) -> bool:
-    """Whether logits are exactly hidden · weightᵀ + bias: no scaling, no soft cap, no further layer."""
-    head = model.network.get_output_embeddings()
-    if type(head) is not nn.Linear:
-        return False
-    model.network.eval()
-    tokens = torch.arange(1, 1 + _PROBE_TOKENS).remainder(model.vocabulary).unsqueeze(0)
-    logits = model.network(input_ids=tokens, use_cache=False).logits
-    product = nn.functional.linear(model.hidden_states(tokens, None), head.weight, head.bias)
-    return torch.allclose(logits, product, rtol=_PROBE_TOLERANCE, atol=_PROBE_TOLERANCE, equal_nan=True)
-
-
-@torch.no_grad()
-def documents_stay_apart(model: LanguageModel) -> bool:
-    """Whether the second document of a packed row is computed as if it stood alone.
-
-    Found out by trying, since some models (recurrent ones, for example) carry state across a row
-    whatever the positions say.
-    """
-    if not model.takes_positions:
-        return False
-    model.network.eval()
-    device = model.network.device
-    tokens = torch.arange(1, 1 + 2 * _PROBE_TOKENS, device=device).remainder(model.vocabulary).unsqueeze(0)
-    positions = torch.arange(_PROBE_TOKENS, device=device).repeat(2).unsqueeze(0)
-    packed = model.hidden_states(tokens, positions)[:, _PROBE_TOKENS:]
-    alone = model.hidden_states(tokens[:, _PROBE_TOKENS:], positions[:, _PROBE_TOKENS:])
-    return torch.allclose(packed, alone, rtol=_PROBE_TOLERANCE, atol=_PROBE_TOLERANCE, equal_nan=True)
 
 
 def save_model(

@@ -14,7 +14,8 @@ from nexa_torch.distributed.process_group import process_group
 from nexa_torch.engine.engine import TrainingEngine
 from nexa_torch.models import quiet_libraries
 from nexa_torch.options import recipe_from_document
-from nexa_torch.tasks.registry import load_data_module, load_task
+from nexa_torch.rerun import continue_by_script
+from nexa_torch.tasks.registry import SCRIPT, load_data_module, load_task
 
 if TYPE_CHECKING:
     from nexa.backend import RunResult
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 def run_training(context: RunContext) -> RunResult:
     """Train as the recipe of `context` says; see `nexa.backend.Backend.run`."""
     recipe = recipe_from_document(dict(context.recipe))
+    if recipe.method == SCRIPT:
+        return continue_by_script(context)
     data_module = load_data_module(recipe)
     return run_task(context, recipe, load_task(recipe, data_module), data_module)
 

@@ -13,12 +13,15 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from nexa.backend import RunState
 from nexa.errors import UserError, WorkerError
 from nexa.foreground import agree, begin, begin_again, fit_to_ranks, work
 from nexa.plan import Plan, make_plan
@@ -28,6 +31,8 @@ from nexa.recipe.schema import Recipe
 from nexa.recipe.views import leaf_values
 from nexa.runs.store import RunStore
 from nexa.settings import get_settings
+from nexa.worker.place import read_plan
+from nexa.worker.script import Script
 from nexa_torch.callbacks.base import Callback, CallbackContext
 from nexa_torch.config import Config
 from nexa_torch.data.given import Collate, GivenDataModule, require_dataset
@@ -35,6 +40,7 @@ from nexa_torch.distributed.ranks import Ranks
 from nexa_torch.engine.evaluation import evaluate
 from nexa_torch.engine.precision import Precision
 from nexa_torch.options import recipe_from_document
+from nexa_torch.rerun import Rerun, ScriptEnded, current_rerun
 from nexa_torch.run import run_task
 from nexa_torch.tasks.given import GivenModelTask
 from nexa_torch.tasks.registry import BACKEND, SCRIPT, load_data_module, load_task
@@ -42,12 +48,14 @@ from nexa_torch.training_config import TrainingConfig, load_training_config
 
 if TYPE_CHECKING:
     from nexa.backend import RunResult
-    from nexa.runs.store import Run
     from nexa.worker.context import RunContext
     from nexa.worker.place import LauncherRanks, WorkerPlace
     from nexa_torch.data.module import BaseDataModule
     from nexa_torch.tasks.base import TrainingTask
 
+_BEGUN = count()
+_PLACE = ("cluster.", "scheduler")
+"""Beginnings of the recipe keys that say where a run trains."""
 _INTERRUPTED = b"\nSaving a checkpoint, then ending; Ctrl-C again ends at once.\n"
 
 
@@ -119,9 +127,15 @@ class Trainer:
         """Train to the end in this process and return how it went.
 
         resume_from_checkpoint: True continues the newest run of this name, a run's id that one, exactly
-        where its newest checkpoint stands. Ctrl-C saves a checkpoint and returns. Raises RecipeError for
-        settings that can't be had here, WorkerError when training fails, and what the model itself raises.
+        where its newest checkpoint stands. Ctrl-C saves a checkpoint and returns. In a script that `nexa resume`
+        has started again the first call continues the run. Raises RecipeError for settings that can't be had
+        here, WorkerError when training fails, and what the model itself raises.
         """
+        rerun = current_rerun()
+        if rerun is not None and rerun.result is None:
+            return self._go_on(rerun)
+        if rerun is not None and rerun.result is not None and rerun.result.state is RunState.STOPPED:
+            raise ScriptEnded(0)
         backend = get_host().create("backend", BACKEND)
         ranks = backend.launcher_ranks(os.environ)
         place = agree(backend, ranks, lambda: self._begin(ranks, resume_from_checkpoint))
@@ -130,15 +144,7 @@ class Trainer:
         self._losses = _MeanLoss()
         started = time.perf_counter()
         result = work(place, train=self._run, on_interrupt=_on_interrupt if place.world_size == 1 else None)
-        figures = {name: value for name, value in result.metrics.items() if value is not None}
-        return TrainOutput(
-            global_step=result.step,
-            training_loss=self._losses.mean,
-            metrics={**figures, "train_runtime": time.perf_counter() - started},
-            run_id=place.run_dir.name,
-            checkpoint=result.checkpoint,
-            state=str(result.state),
-        )
+        return self._output(result, place.run_dir.name, started)
 
     def evaluate(self, eval_dataset: Any = None) -> dict[str, float]:
         """Loss on held-out rows, on this process alone: "eval_loss" and what the task adds to it.
@@ -170,13 +176,34 @@ class Trainer:
         backend = get_host().create("backend", BACKEND)
         return self._plan(backend.launcher_ranks(os.environ))
 
+    def _go_on(self, rerun: Rerun) -> TrainOutput:
+        """Continue the run that this script was started again for, in the worker's place."""
+        context = rerun.context
+        begun = read_plan(context.run_dir, 0)["recipe"]
+        _require_same_recipe(context.run_id, begun, self._recipe(None), placed=False)
+        self._losses = _MeanLoss()
+        started = time.perf_counter()
+        rerun.result = self._run(context)
+        return self._output(rerun.result, context.run_id, started)
+
+    def _output(self, result: RunResult, run_id: str, started: float) -> TrainOutput:
+        figures = {name: value for name, value in result.metrics.items() if value is not None}
+        return TrainOutput(
+            global_step=result.step,
+            training_loss=self._losses.mean,
+            metrics={**figures, "train_runtime": time.perf_counter() - started},
+            run_id=run_id,
+            checkpoint=result.checkpoint,
+            state=str(result.state),
+        )
+
     def _begin(self, ranks: LauncherRanks | None, resume: bool | str | None) -> WorkerPlace:
         """Make the run, or the next attempt of the one to continue, on rank 0."""
         plan = self._plan(ranks)
         if not resume:
-            return begin(plan, ranks)
+            return begin(plan, ranks, script=None if self.model is None else _script())
         run = RunStore(plan.runs_dir).open(plan.run_name if resume is True else resume)
-        _require_same_recipe(run, plan.recipe)
+        _require_same_recipe(run.run_id, run.plan["recipe"], plan.recipe)
         return begin_again(run, ranks)
 
     def _plan(self, ranks: LauncherRanks | None) -> Plan:
@@ -264,17 +291,27 @@ def _name_of(thing: Any) -> str:
     return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 
-def _require_same_recipe(run: Run, recipe: Recipe) -> None:
-    """Refuse to continue a run with other settings than it was begun with. Raises UserError."""
-    before, now = leaf_values(run.plan["recipe"]), leaf_values(recipe.document())
+def _script() -> Script:
+    """This process's script; only the first run that it begins can be continued by starting it again."""
+    script = Script.of_this_process()
+    if next(_BEGUN) and not script.obstacle:
+        return replace(script, obstacle="it is not the first run of its script, which would train the others anew")
+    return script
+
+
+def _require_same_recipe(run_id: str, begun: Mapping[str, Any], recipe: Recipe, *, placed: bool = True) -> None:
+    """Refuse to continue a run with other settings than it was begun with. Raises UserError.
+
+    placed: whether `recipe` says in how many processes it trains here, and where.
+    """
+    before, now = leaf_values(begun), leaf_values(recipe.document())
+    keys = sorted(key for key in {*before, *now} if placed or not key.startswith(_PLACE))
     changed = [
-        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
-        for key in sorted({*before, *now})
-        if before.get(key) != now.get(key)
+        f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in keys if before.get(key) != now.get(key)
     ]
     if changed:
         raise UserError(
-            f"run {run.run_id} can't continue exactly with other settings: {'; '.join(changed)}",
+            f"run {run_id} can't continue exactly with other settings: {'; '.join(changed)}",
             hint="use its settings, or begin a new run: train()",
         )
 

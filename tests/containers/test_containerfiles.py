@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ CONTAINERFILES = [ROOT / name / "Containerfile" for name in IMAGES]
 DEFINITIONS = [ROOT / name / f"{name}.def" for name in IMAGES]
 LOCKS = sorted(ROOT.glob("*/*.lock"))
 _LOCKED = re.compile(r"([a-z0-9][a-z0-9._-]*)==(\S+)( ; [^\\]+)?( \\)?")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _SECRETS = re.compile(r"(TOKEN|SECRET|PASSWORD|API_?KEY|CREDENTIAL)", re.I)
 
 
@@ -33,8 +36,11 @@ def lint(found: list[tuple[str, str]]) -> list[str]:
     texts = {name: [text for other, text in found if other == name] for name in names}
     for base in texts.get("FROM", []):
         image = base.split()[0]
-        if ":" not in image.rpartition("/")[2] or image.endswith(":latest"):
+        tag, _, digest = image.rpartition("/")[2].partition("@")
+        if ":" not in tag or tag.endswith(":latest"):
             problems.append(f"FROM {image} has no fixed tag")
+        if not _DIGEST.fullmatch(digest):
+            problems.append(f"FROM {image} has no digest")
         if image.count("/") < 2:
             problems.append(f"FROM {image} leaves the registry open")
     users = [index for index, name in enumerate(names) if name == "USER"]
@@ -76,6 +82,7 @@ def test_containerfiles_keep_the_rules(path):
     ("change", "problem"),
     [
         (("python:3.12.8-slim-bookworm", "python:latest"), "no fixed tag"),
+        (("@sha256:", ""), "has no digest"),
         (("docker.io/library/python", "python"), "leaves the registry open"),
         (("USER 1000:1000", "USER root"), "not root"),
         (("COPY health.py", "ADD health.py"), "ADD fetches"),
@@ -95,10 +102,34 @@ def test_the_rules_find_what_breaks_them(tmp_path, change, problem):
     assert any(problem in found for found in lint(instructions(broken)))
 
 
+def test_hadolint_finds_nothing():
+    hadolint = Path(sysconfig.get_path("scripts")) / "hadolint"
+    program = str(hadolint) if hadolint.exists() else shutil.which("hadolint")
+    assert program, "hadolint is missing: pip install -e '.[dev]'"
+    answer = subprocess.run([program, *CONTAINERFILES], cwd=ROOT.parent, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def test_the_files_are_what_the_templates_say():
+    command = [
+        sys.executable,
+        "-c",
+        "import json, render; print(json.dumps({str(k): v for k, v in render.rendered().items()}))",
+    ]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    files = {Path(path): text for path, text in json.loads(answer.stdout).items()}
+    assert sorted(files) == sorted([*CONTAINERFILES, *DEFINITIONS])
+    stale = [str(path.relative_to(ROOT)) for path, text in files.items() if path.read_text() != text]
+    assert stale == [], "run: python containers/render.py"
+
+
 @pytest.mark.parametrize("name", IMAGES)
 def test_both_forms_of_an_image_are_made_of_the_same(name):
     containerfile, definition = (ROOT / name / "Containerfile").read_text(), (ROOT / name / f"{name}.def").read_text()
-    assert re.findall(r"^FROM (\S+)", containerfile, re.M)[0] == re.findall(r"^From: (\S+)", definition, re.M)[0]
+    (base,) = re.findall(r"^From: (\S+)", definition, re.M)
+    repository, digest = base.split("@")
+    assert re.findall(r"^FROM (\S+)", containerfile, re.M)[0].startswith(f"{repository}:")
+    assert f"@{digest}" in containerfile
     for text in (containerfile, definition):
         for lock in (ROOT / name).glob("*.lock"):
             assert f"{name}/{lock.name}" in text
@@ -123,14 +154,28 @@ def test_every_line_of_a_lock_has_a_version_and_a_hash(lock):
         assert all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line) for line in hashes)
 
 
-def test_the_locks_hold_what_their_backends_ask_for():
+@pytest.mark.parametrize(
+    ("name", "backend"), [("train-light", "torch"), ("train-light", "hf"), ("train-heavy", "axolotl")]
+)
+def test_the_locks_hold_what_their_backends_ask_for(name, backend):
     from nexa.environments.requirements import misfits, needs_of
     from nexa.plugins import get_host
 
-    locked = dict(_LOCKED.match(line).group(1, 2) for line in _heads(ROOT / "train-light" / "requirements.lock"))
-    for backend in ("torch", "hf"):
-        spec = get_host().spec("backend", backend)
-        assert misfits(needs_of(spec, "nexa-train"), locked, "3.12.8") == []
+    spec = get_host().spec("backend", backend)
+    assert misfits(needs_of(spec, "nexa-train"), _locked(name), "3.12.8") == []
+
+
+def test_train_light_holds_the_versions_that_the_tests_ran_with():
+    constraints = dict(
+        line.split("==") for line in (ROOT.parent / "constraints.txt").read_text().split() if "==" in line
+    )
+    differing = {n: (version, constraints[n]) for n, version in _locked("train-light").items() if n in constraints}
+    assert {name: both for name, both in differing.items() if both[0] != both[1]} == {}, "run: containers/lock.sh"
+
+
+def _locked(name: str) -> dict[str, str]:
+    """Version of each package of an image."""
+    return dict(_LOCKED.match(line).group(1, 2) for line in _heads(ROOT / name / "requirements.lock"))
 
 
 def _heads(lock: Path) -> list[str]:

@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from workspace import status, wait
+from workspace import events, status, wait
 
 from nexa.runs.actions import submit_attempt
 from nexa.runs.state import State
@@ -199,3 +199,18 @@ def test_the_status_of_a_run_is_that_of_a_local_one(workspace):
     assert (seen.step, seen.total_steps, seen.exit_code) == (5, 5, 0)
     shown = workspace.nexa("show", "latest", **workspace.echo_variables())
     assert "on slurm" in shown.out
+
+
+def test_every_node_works_in_the_same_environment(workspace):
+    variables = {**workspace.echo_variables(), "NEXA_ENVIRONMENTS_DIR": str(workspace.folder / "environments")}
+    made = workspace.nexa("env", "create", "echo", "--builder", "uv", "--json", **variables)
+    assert made.exit_code == 0, made.err
+    words = ("echo.yaml", "--scheduler", "slurm", "environment=echo", "training.max_steps=3", "echo.delay_seconds=0")
+    members = [workspace.launch(*words, f"slurm.options=[--nodelist={node}]", **variables) for node in ("n1", "n2")]
+    assert [wait(run).state for run in members] == [State.COMPLETED] * 2
+    starts = [events(run, "start")[0] for run in members]
+    assert [start["environment"]["digest"] for start in starts] == [made.json["digest"]] * 2
+    recorded = [json.loads((run / "attempts" / "1" / "environment.json").read_text()) for run in members]
+    assert [each["executable"] for each in recorded] == [made.json["environment"]["path"] + "/bin/python"] * 2
+    assert recorded[0]["hash"] == recorded[1]["hash"]
+    assert [each["variables"]["SLURM_JOB_NODELIST"] for each in recorded] == ["n1", "n2"]

@@ -160,24 +160,33 @@ def verify(names: Sequence[str]) -> int:
 
 @command.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-def remove(names: Sequence[str]) -> int:
+@click.option("--force", is_flag=True, help="Remove one, too, in which a run may be working.")
+def remove(names: Sequence[str], force: bool) -> int:
     """Remove environments; one that has another name too stays under that."""
+    from nexa.environments.claims import live_users
+    from nexa.errors import UserError
+
     store = _store()
     for name in names:
+        users = [] if force else live_users(store.root, store.require(name).digest)
+        if users:
+            raise UserError(
+                f"{', '.join(users)} may be working in the environment {name}",
+                hint=f"stop it first: nexa stop --wait {users[0]}; or: nexa env remove --force {name}",
+            )
         gone = store.remove(name)
         click.echo(f"removed {name}" + ("" if gone else "; its packages stay, under their other name"))
     return 0
 
 
 @command.command()
-@click.option("--clean", is_flag=True, help="Remove what builds that never ended have left.")
+@click.option("--clean", is_flag=True, help="Remove what builds that never ended and runs of old have left.")
 def doctor(clean: bool) -> int:
-    """Say what is wrong with environments, and which backends can't share one.
+    """Say what is wrong with environments, what is left over, and which backends can't share one.
 
     Exit code 1 when an environment can't be used.
     """
     from nexa.environments.conflicts import conflicts
-    from nexa.environments.store import remove_folder
     from nexa.text import sanitize
 
     store = _store()
@@ -187,15 +196,30 @@ def doctor(clean: bool) -> int:
         state = _state(named)
         broken += state != "ready"
         click.echo(f"  {named.name}: {sanitize(state)}")
-    for folder in list(store.leftovers()):
-        if clean:
-            remove_folder(folder)
-        click.echo(f"  {folder.name[:12]}: left by a build that never ended" + (", removed" if clean else " (--clean)"))
+    _leftovers(store, clean=clean)
     found = conflicts(store)
     click.echo("backends that can't share an environment" if found else "no two backends contradict each other")
     for conflict in found:
         click.echo(f"  {sanitize(conflict)}")
     return 1 if broken else 0
+
+
+def _leftovers(store: EnvironmentStore, *, clean: bool) -> None:
+    """Say what nobody needs any more, and remove it where that is asked for."""
+    import shutil
+
+    from nexa.environments.claims import drop_claims, unneeded_code
+    from nexa.environments.store import remove_folder
+
+    outcome = "removed" if clean else "--clean removes it"
+    for folder in list(store.leftovers()):
+        if clean:
+            remove_folder(folder)
+        click.echo(f"  {folder.name[:12]}: left by a build that never ended; {outcome}")
+    for folder in list(unneeded_code(store.root, drop_claims(store.root))):
+        if clean:
+            shutil.rmtree(folder, ignore_errors=True)
+        click.echo(f"  {folder.name[:12]}: workers' code that no run needs any more; {outcome}")
 
 
 def _store() -> EnvironmentStore:

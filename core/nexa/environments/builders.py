@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -75,7 +76,7 @@ class Uv(Builder):
     name = "uv"
 
     def __init__(self, program: str) -> None:
-        self._program = program
+        self.program = program
 
     def resolve(
         self, python: Path, requirements: Sequence[str], sources: Sources, *, asker: str, progress: Progress
@@ -83,7 +84,7 @@ class Uv(Builder):
         """See `Builder.resolve`."""
         with _requirements_file(requirements) as file:
             options = ["--generate-hashes", "--no-header", "--no-annotate", "--python", str(python)]
-            command = [self._program, "pip", "compile", *options, *sources.options(), str(file)]
+            command = [self.program, "pip", "compile", *options, *sources.options(), str(file)]
             with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
                 _run(command, asker=asker, progress=progress, output=output, variables=_uv_variables())
                 output.seek(0)
@@ -92,7 +93,7 @@ class Uv(Builder):
     def install(self, python: Path, lock: Path, sources: Sources, *, asker: str, progress: Progress) -> None:
         """See `Builder.install`; files are copied, so that a change in one environment stays there."""
         options = ["--require-hashes", "--no-deps", "--link-mode=copy", "--compile-bytecode", "--python", str(python)]
-        command = [self._program, "pip", "install", *options, *sources.options(), "-r", str(lock)]
+        command = [self.program, "pip", "install", *options, *sources.options(), "-r", str(lock)]
         _run(command, asker=asker, progress=progress, variables=_uv_variables())
 
 
@@ -123,7 +124,8 @@ class Pip(Builder):
 
 def find_builder(name: str | None = None) -> Builder:
     """uv where it is, else pip; or the one that is named. Raises UserError where it is not here."""
-    program = shutil.which("uv")
+    # Installed beside the running Python, it is found without its folder on PATH too.
+    program = shutil.which("uv") or shutil.which("uv", path=sysconfig.get_path("scripts"))
     if name in (None, "uv") and program is not None:
         return Uv(program)
     if name in (None, "pip") and find_spec("pip") is not None:

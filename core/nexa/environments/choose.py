@@ -73,6 +73,13 @@ class Placement:
                 hint="set NEXA_ENVIRONMENTS_DIR to a folder you may write to",
             ) from error
 
+    def claim(self, run_dir: Path) -> None:
+        """Keep the code and the environment from being removed while the run needs them."""
+        from nexa.environments.claims import claim
+
+        if self.code is not None:
+            claim(self.code.root, run_dir, code=self.code.folder.name, environment=self.digest)
+
     def apply(self, launch: LaunchSpec, recipe: Recipe, resources: Resources, store_uri: str) -> LaunchSpec:
         """A backend's launch, carried out in this environment."""
         if self.code is None:
@@ -92,8 +99,11 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerCode:
-    """The folder on a worker's path, and what goes into it; see `nexa.environments.code`."""
+    """The folder on a worker's path, below the root of all environments, and what goes into it; see
+    `nexa.environments.code`.
+    """
 
+    root: Path
     folder: Path
     factories: Sequence[str]
     distributions: Sequence[str]
@@ -105,7 +115,7 @@ class WorkerCode:
     ) -> WorkerCode:
         """The code of these plugins. Raises PluginError for a plugin that can't be copied."""
         folder = code_folder(root, factories, distributions)
-        return cls(folder=folder, factories=factories, distributions=distributions, probes=probes)
+        return cls(root=root, folder=folder, factories=factories, distributions=distributions, probes=probes)
 
     def place(self) -> None:
         """Make the folder, unless it is there. Raises OSError."""

@@ -6,6 +6,7 @@ planned with, and a container sees nothing else of the launching environment.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -18,6 +19,8 @@ from pathlib import Path
 import nexa
 from nexa.errors import PluginError
 
+CODE = "code"
+"""Name of the folder of these folders, beside the environments."""
 # What no worker imports, and what Python makes anew.
 _LEFT_OUT = ("__pycache__", "nexa/tui", "nexa/cli")
 
@@ -33,12 +36,15 @@ def code_folder(root: Path, factories: Iterable[str], distributions: Iterable[st
     for name, path in _files(factories, distributions):
         digest.update(name.encode() + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return root / "code" / digest.hexdigest()[:32]
+    return root / CODE / digest.hexdigest()[:32]
 
 
 def place_code(folder: Path, factories: Iterable[str], distributions: Iterable[str]) -> None:
     """Make the folder that `code_folder` named, unless it is there. Raises OSError."""
     if folder.is_dir():
+        with contextlib.suppress(OSError):
+            # Young code is not collected before the run that is about to be made has claimed it.
+            os.utime(folder)
         return
     staging = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:

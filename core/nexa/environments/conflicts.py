@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 
 from nexa.environments.build import distributions
-from nexa.environments.requirements import Needs, can_meet, needs_of, normal_name, pairwise_conflicts, parse
+from nexa.environments.requirements import Needs, can_meet, contradictions, needs_of, normal_name, parse
 from nexa.environments.store import EnvironmentStore, NamedEnvironment
 from nexa.errors import NexaError
 from nexa.plugins import get_host
 
 
 def conflicts(store: EnvironmentStore) -> list[str]:
-    """Every pair of pins that no version meets, in words: of backends, and of what was built for them.
+    """Every two backends that can't share an environment, with the pins of each that no version meets; in words.
 
-    A backend that asks for one package alone ("axolotl==0.13") contradicts through that package's own pins,
-    which are known once its environment is built.
+    Where two do not contradict each other by what they ask for themselves, one can still contradict a package
+    that was built for the other.
     """
     host = get_host()
     wanted = []
@@ -26,34 +27,38 @@ def conflicts(store: EnvironmentStore) -> list[str]:
         except NexaError:
             # A broken plugin has a finding of its own.
             continue
-    found = [*pairwise_conflicts(wanted), *_against_built(store.names(), wanted)]
-    return list(dict.fromkeys(found))
-
-
-def _against_built(built: Sequence[NamedEnvironment], wanted: Sequence[Needs]) -> Iterator[str]:
-    """Pins of packages in built environments against what the other backends ask for."""
-    for named in built:
-        if named.environment is None:
-            continue
-        pins = [
-            (distribution.metadata["Name"], distribution.version, parse(line, distribution.metadata["Name"]))
-            for distribution in distributions(named.environment.path)
-            for line in distribution.requires or ()
-        ]
+    found = {}
+    for first, second in itertools.combinations(wanted, 2):
+        if pins := contradictions(first, second):
+            found[frozenset((first.asker, second.asker))] = _sentence(first.asker, second.asker, pins)
+    for named in store.names():
         for needs in wanted:
-            if needs.asker == f"backend {named.backend}":
-                continue
-            asked = {
-                normal_name(other.name): other for other in (parse(text, needs.asker) for text in needs.requirements)
-            }
-            for owner, version, pin in pins:
-                other = asked.get(normal_name(pin.name))
-                if other is None or not _applies(pin.marker) or can_meet(pin.specifier, other.specifier):
-                    continue
-                yield (
-                    f"{needs.asker} needs {other.name}{other.specifier}, {owner} {version} in the environment "
-                    f"{named.name} needs {pin.name}{pin.specifier}"
-                )
+            pair = frozenset((needs.asker, f"backend {named.backend}"))
+            if len(pair) == 2 and pair not in found and (sentence := _against_built(named, needs)):
+                found[pair] = sentence
+    return list(found.values())
+
+
+def _against_built(named: NamedEnvironment, needs: Needs) -> str:
+    """What a backend asks for against the pins of the first package in a built environment; "" where all is well."""
+    if named.environment is None:
+        return ""
+    asked = {normal_name(other.name): other for other in (parse(text, needs.asker) for text in needs.requirements)}
+    for distribution in distributions(named.environment.path):
+        owner = f"{distribution.metadata['Name']} {distribution.version}"
+        pins = []
+        for pin in (parse(line, owner) for line in distribution.requires or ()):
+            other = asked.get(normal_name(pin.name))
+            if other is not None and _applies(pin.marker) and not can_meet(pin.specifier, other.specifier):
+                pins.append((f"{other.name}{other.specifier}", f"{pin.name}{pin.specifier}"))
+        if pins:
+            return _sentence(needs.asker, f"{owner} in the environment {named.name}", pins)
+    return ""
+
+
+def _sentence(first: str, second: str, pins: Sequence[tuple[str, str]]) -> str:
+    ours, theirs = (", ".join(side) for side in zip(*pins, strict=True))
+    return f"{first} needs {ours}; {second} needs {theirs}"
 
 
 def _applies(marker: object) -> bool:

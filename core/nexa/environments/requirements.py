@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -80,18 +81,15 @@ def current_misfits(needs: Needs) -> list[str]:
     return found + [f"it lacks the module {name}" for name in needs.probes if not found and find_spec(name) is None]
 
 
-def pairwise_conflicts(all_needs: Sequence[Needs]) -> Iterator[str]:
-    """Pins of two backends that no version meets, so that the two can't share an environment; in words."""
-    for index, first in enumerate(all_needs):
-        for second in all_needs[index + 1 :]:
-            asked = {normal_name(other.name): other for other in _parsed(second)}
-            for requirement in _parsed(first):
-                other = asked.get(normal_name(requirement.name))
-                if other is not None and not can_meet(requirement.specifier, other.specifier):
-                    yield (
-                        f"{first.asker} needs {requirement.name}{requirement.specifier}, "
-                        f"{second.asker} needs {other.name}{other.specifier}"
-                    )
+def contradictions(first: Needs, second: Needs) -> list[tuple[str, str]]:
+    """Pins of two backends that no version meets, so that the two can't share an environment: of each one's."""
+    asked = {normal_name(other.name): other for other in _parsed(second)}
+    return [
+        (f"{requirement.name}{requirement.specifier}", f"{other.name}{other.specifier}")
+        for requirement in _parsed(first)
+        if (other := asked.get(normal_name(requirement.name))) is not None
+        and not can_meet(requirement.specifier, other.specifier)
+    ]
 
 
 def can_meet(first: SpecifierSet, second: SpecifierSet) -> bool:
@@ -111,6 +109,7 @@ def can_meet(first: SpecifierSet, second: SpecifierSet) -> bool:
     return False
 
 
+@cache
 def parse(text: str, asker: str) -> Requirement:
     """Read a requirement. Raises UserError that names who asks."""
     from packaging.requirements import InvalidRequirement, Requirement

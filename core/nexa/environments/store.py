@@ -4,6 +4,7 @@
     names/NAME.json         what NAME stands for: a digest, and what it was asked for
     locks/                  held while one is built
     code/DIGEST/            the worker's part of Nexa, see `nexa.environments.code`
+    runs/HASH.json          which run needs what of these, see `nexa.environments.claims`
 
 Virtual environments hold absolute paths, so each is built where it stays; without its record it is nothing,
 and the next build of it starts anew.

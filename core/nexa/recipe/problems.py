@@ -177,6 +177,8 @@ def _wanted(detail: ErrorDetails, section: type[BaseModel] | None) -> str:
     if kind in ("too_short", "too_long"):
         count = context.get("min_length", context.get("max_length"))
         return f"must hold at {'least' if kind == 'too_short' else 'most'} {count} values"
+    if kind == "string_too_long":
+        return f"must be text of at most {context['max_length']} characters"
     if kind == "string_pattern_mismatch":
         return f"must be {PATTERNS.get(context['pattern'], 'text that matches ' + context['pattern'])}"
     simple = {

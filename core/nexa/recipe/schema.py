@@ -50,23 +50,23 @@ class Recipe(Section):
     """Trainer plugin."""
     scheduler: str = "local"
     """Scheduler plugin. Default: the user setting `scheduler`."""
-    environment: EnvironmentSection = EnvironmentSection()
-    run: RunSection = RunSection()
+    environment: EnvironmentSection = EnvironmentSection.defaults()
+    run: RunSection = RunSection.defaults()
     model: ModelSection
     data: DataSection
-    training: TrainingSection = TrainingSection()
-    optimizer: OptimizerSection = OptimizerSection()
+    training: TrainingSection = TrainingSection.defaults()
+    optimizer: OptimizerSection = OptimizerSection.defaults()
     adapter: AdapterSection | None = None
     """Train an adapter. Default: train all weights."""
-    preference: PreferenceSection = PreferenceSection()
-    rollouts: RolloutsSection = RolloutsSection()
-    distill: DistillSection = DistillSection()
-    checkpointing: CheckpointingSection = CheckpointingSection()
-    samples: SamplesSection = SamplesSection()
-    cluster: ClusterSection = ClusterSection()
-    distributed: DistributedSection = DistributedSection()
-    artifacts: ArtifactsSection = ArtifactsSection()
-    tracking: TrackingSection = TrackingSection()
+    preference: PreferenceSection = PreferenceSection.defaults()
+    rollouts: RolloutsSection = RolloutsSection.defaults()
+    distill: DistillSection = DistillSection.defaults()
+    checkpointing: CheckpointingSection = CheckpointingSection.defaults()
+    samples: SamplesSection = SamplesSection.defaults()
+    cluster: ClusterSection = ClusterSection.defaults()
+    distributed: DistributedSection = DistributedSection.defaults()
+    artifacts: ArtifactsSection = ArtifactsSection.defaults()
+    tracking: TrackingSection = TrackingSection.defaults()
     meta: dict[str, Any] = {}
     """The user's own keys; recorded, never interpreted."""
     plugin_options: SkipJsonSchema[dict[str, dict[str, Any]]] = Field(default={}, exclude=True)

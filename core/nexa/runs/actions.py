@@ -16,6 +16,7 @@ from nexa.runs.state import RunStatus, State, run_status
 from nexa.runs.store import AttemptFolder, Run
 from nexa.scheduler import Attempt, JobRef, Scheduler, Submission, UncertainSubmissionError
 from nexa.worker.processes import processes_of
+from nexa.worker.script import Script
 
 if TYPE_CHECKING:
     from nexa.artifacts import ArtifactStore
@@ -115,11 +116,14 @@ def resume(run: Run, *, checkpoint: str | None = None, overrides: Sequence[str] 
     overrides: other machines, processes or strategy from now on: see `nexa.runs.replanning`. checkpoint:
     name of one of the run's checkpoints to continue from instead. The worker verifies the checkpoint and
     falls back to the one before when it is damaged. Of two resumes at once, one wins. Raises RunError when
-    the run is complete or may still be alive; `force` resumes a run of another machine that only looks lost.
+    the run is complete, may still be alive, or trains a model of a script that can't be started again; `force`
+    resumes a run of another machine that only looks lost.
     """
     from nexa.runs.replanning import replan
 
     number, checkpoint, reason = resumption(run, checkpoint=checkpoint, force=force)
+    if script := run.plan.get("script"):
+        Script.from_document(script).require_startable(run.run_id)
     changed = replan(run, overrides) if overrides else None
     require_environment((changed or run.plan)["launch"])
     scheduler, submission = plan_attempt(run, number, changed or run.plan)

@@ -47,6 +47,7 @@ def replan(run: Run, overrides: Sequence[str]) -> dict[str, Any]:
     plan = make_plan(loaded, host=get_host(), settings=get_settings())
     plan.require_startable()
     plan.environment.place_code()
+    plan.environment.claim(run.path)
     document = plan.document()
     return {
         **run.plan,

@@ -32,7 +32,8 @@ class TrainingData:
     train, evaluation: as the trainer takes them; evaluation is None where nothing is held out. fingerprint:
     SHA-256 of the training data in hex, the same in every attempt. rows: training examples before the trainer
     packs them. row_length: most tokens of one; largest_token: largest token id that occurs.
-    notes, warnings: for the log, one line each. lineage: what checkpoints record of the data.
+    notes, warnings: for the log, one line each. lineage: what checkpoints record of the data. inputs: hashes of what
+    they are made from, the fingerprint where there are none.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -45,6 +46,7 @@ class TrainingData:
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
     lineage: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

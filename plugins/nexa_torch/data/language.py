@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -78,6 +78,17 @@ class LanguageDataModule(BaseDataModule):
         if rows is None:
             return None
         return row_loader(self.recipe, RowsDataset(rows), rank, world_size, train=False, collate=collate)
+
+    def place(self, row: int) -> dict[str, Any]:
+        """Of streamed rows where the window of row `row` begins in its source; see `StreamedRows.cursor`."""
+        rows = self.data.train
+        return rows.cursor(row) if isinstance(rows, StreamedRows) else {}
+
+    def go_to(self, place: Mapping[str, Any]) -> None:
+        """Enter the source at a window, without a look at what stands before it."""
+        rows = self.data.train
+        if place and isinstance(rows, StreamedRows):
+            rows.restore(place)
 
     def fingerprint(self) -> str:
         """SHA-256 of the training data, in hex."""

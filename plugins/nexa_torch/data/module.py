@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -57,9 +57,26 @@ class BaseDataModule(ABC):
         """Return the same for held-out data, each row once; None where nothing is held out."""
         return None
 
+    def place(self, row: int) -> dict[str, Any]:
+        """What `go_to` needs to find training row `row`, counted over the run, at once, as JSON values.
+
+        {} where the rows need nothing to be found by their numbers.
+        """
+        return {}
+
+    def go_to(self, place: Mapping[str, Any]) -> None:  # noqa: B027 (rows found by their numbers need nothing)
+        """Take over what `place` gave in an earlier attempt, perhaps on another machine.
+
+        Called between `setup` and the first loader.
+        """
+
     def fingerprint(self) -> str:
         """Hash of the training data, the same in every attempt of a run; "" where it is not known."""
         return ""
+
+    def inputs(self) -> Sequence[str]:
+        """Hashes or URIs of what checkpoints are made from, as artifacts name one another."""
+        return [f"sha256:{found}"] if (found := self.fingerprint()) else []
 
     def lineage(self) -> dict[str, Any]:
         """What checkpoints record of the data they were trained on."""
@@ -181,4 +198,5 @@ def row_loader(
         shuffle=train if shuffle is None else shuffle,
     )
     workers = recipe.data.loader_workers if train else 0
-    return make_loader(cast("Dataset[Any]", dataset), sampler, workers=workers, collate=collate), sampler
+    pin = bool(recipe.cluster.gpus_per_node)
+    return make_loader(cast("Dataset[Any]", dataset), sampler, workers=workers, collate=collate, pin=pin), sampler

@@ -6,7 +6,7 @@ share the work, and the next one is made while the current one is trained on. Fo
 says where it begins in the source and at which row of the run: with it any row is reached again without reading what
 stands before, and where the records are lost they are made again.
 
-    <cache>/streams/<key>/00000007/      the window's documents, removed when it is two windows old
+    <cache>/streams/<key>/00000007/      the window's documents, removed when it is two windows old; the first one stays
     <cache>/streams/<key>/00000007.json  its record: {"begin", "end", "pass", "first_row", "rows"}
 """
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 ENDLESS = 1 << 40
 """Rows that a stream claims to have: more than a run can ask for."""
+_FIRST = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +100,11 @@ class StreamedRows:
     @property
     def first(self) -> View:
         """The first window, which stands for the whole where figures are wanted."""
-        return self._open(0)
+        return self._open(_FIRST)
 
     def begin(self) -> View:
         """Make the first window and report no more: later ones are made while the run reports of its steps."""
-        view = self._open(0)
+        view = self.first
         self._report = silent
         return view
 
@@ -150,6 +151,7 @@ class StreamedRows:
         number = int(fields.pop("window"))
         self._cache.folder.mkdir(parents=True, exist_ok=True)
         write_json(self._record_path(number), fields)
+        self._known = None
 
     def _locate(self, index: int) -> tuple[int, int]:
         """The window of a row of the run, and the row's place in it."""
@@ -198,7 +200,8 @@ class StreamedRows:
         if record is None:
             fields = {**start, "end": entry.index["end"], "rows": len(self._view(entry).rows)}
             write_json(self._record_path(number), fields)
-        old = self._cache.get(f"{number - 2:08d}") if number >= 2 else None
+        # The first one stays: every attempt begins with its figures.
+        old = self._cache.get(f"{number - 2:08d}") if number > _FIRST + 2 else None
         if old is not None:
             self._cache.remove(old)
         return entry

@@ -35,18 +35,18 @@ def prepare(engine: TrainingEngine, ctx: CallbackContext) -> None:
     """
     recipe, task, ranks, resume = engine.recipe, engine.task, engine.ranks, engine.resume_from
     prepare_data(engine)
+    cursor = read_cursor(resume) if resume else None
+    if cursor is not None:
+        engine.data_module.go_to(cursor.place)
     loader, sampler = engine.data_module.train_dataloader(ranks.rank, ranks.world_size)
     engine.source = make_source(loader, sampler, task, engine.plan, recipe.training)
     task.total_steps = engine.source.total_steps
-    model = task.build_model()
-    if resume is not None:
-        task.restore(model, resume)
     engine.strategy = choose_strategy(recipe.distributed, ranks, precision=recipe.training.precision)
+    model = engine.strategy.build(task, resume)
     engine.model = engine.strategy.spread(model, task)
     engine.criterion = task.build_criterion().to(ranks.device)
     engine.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     engine.precision = Precision(recipe.training.precision, ranks.device)
-    cursor = read_cursor(resume) if resume else None
     engine.matmul = choose_matmul(recipe, task.matmul_shapes(model), ranks.device, chosen=cursor and cursor.cpu_matmul)
     if ranks.any(engine.stop_requested()):
         raise Stopped

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ class Snapshot:
     cursor: Cursor
     weights: Mapping[str, Tensor]
     trainer: TrainerSnapshot | None
-    fingerprint: str
+    inputs: Sequence[str]
     lineage: Mapping[str, Any]
 
     def writes(self) -> list[int]:
@@ -133,7 +133,7 @@ class Saver:
             cursor=cursor,
             weights=weights,
             trainer=trainer,
-            fingerprint=engine.data_module.fingerprint(),
+            inputs=engine.data_module.inputs(),
             lineage=engine.data_module.lineage(),
         )
 
@@ -199,7 +199,7 @@ class Saver:
             cursor.step,
             folder,
             metrics=cursor.metrics,
-            inputs=[f"sha256:{snapshot.fingerprint}"] if snapshot.fingerprint else [],
+            inputs=snapshot.inputs,
             lineage=snapshot.lineage,
         )
 
@@ -241,6 +241,7 @@ def require_same_run(engine: TrainingEngine, saved: Cursor) -> None:
 
 def make_cursor(engine: TrainingEngine) -> Cursor:
     """Where the engine stands."""
+    rows_done = engine.step * engine.plan.global_batch_size
     numbers: dict[str, Any] = {
         "step": engine.step,
         "tokens_seen": engine.units_seen,
@@ -251,4 +252,5 @@ def make_cursor(engine: TrainingEngine) -> Cursor:
         "seed": engine.recipe.training.seed,
         "cpu_matmul": engine.matmul.library,
     }
-    return Cursor(**numbers, metrics=dict(engine.metrics))
+    place = engine.data_module.place(rows_done - 1) if rows_done else {}
+    return Cursor(**numbers, metrics=dict(engine.metrics), place=place)

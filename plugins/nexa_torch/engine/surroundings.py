@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nexa_torch.kernels import MatmulChoice, choose_cpu_matmul, cpu_flags
+from nexa_torch.kernels.matmul import MatmulChoice, choose_cpu_matmul, cpu_flags
 from nexa_torch.options import torch_options
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -35,13 +36,20 @@ def backends(monkeypatch):
 
 def test_pins_of_two_backends(backends, tmp_path):
     backends += [spec("one", "tiny==1.0"), spec("two", "tiny>=2"), spec("three", "other")]
-    assert module.conflicts(EnvironmentStore(tmp_path)) == ["backend one needs tiny==1.0, backend two needs tiny>=2"]
+    assert module.conflicts(EnvironmentStore(tmp_path)) == ["backend one needs tiny==1.0; backend two needs tiny>=2"]
+
+
+def test_pins_of_the_trainers_that_come_with_nexa(tmp_path):
+    found = module.conflicts(EnvironmentStore(tmp_path))
+    between = next(line for line in found if "backend axolotl" in line and "backend hf" in line)
+    assert re.search(r"axolotl needs .*transformers==.*; backend hf needs .*transformers", between), between
+    assert not any("axolotl" not in line for line in found)
 
 
 def test_pins_inside_a_built_environment(backends, built):
     backends += [spec("demo", "needy"), spec("two", "tiny>=2"), spec("three", "tiny>=1")]
     assert module.conflicts(built[0]) == [
-        "backend two needs tiny>=2, needy 1.0 in the environment demo needs tiny<2",
+        "backend two needs tiny>=2; needy 1.0 in the environment demo needs tiny<2",
     ]
 
 

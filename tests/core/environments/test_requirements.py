@@ -7,7 +7,7 @@ from importlib import metadata
 import pytest
 from packaging.specifiers import SpecifierSet
 
-from nexa.environments.requirements import Needs, can_meet, current_misfits, misfits, needs_of, pairwise_conflicts
+from nexa.environments.requirements import Needs, can_meet, contradictions, current_misfits, misfits, needs_of
 from nexa.errors import UserError
 from nexa.specs import BackendSpec
 
@@ -46,13 +46,10 @@ def test_pins_that_no_version_meets(first, second, possible):
     assert can_meet(SpecifierSet(second), SpecifierSet(first)) is possible
 
 
-def test_conflicts_name_both_who_ask():
-    found = list(
-        pairwise_conflicts(
-            [asks("hf", "transformers>=5", "torch>=2"), asks("axolotl", "Transformers==4.57.1"), asks("echo")]
-        )
-    )
-    assert found == ["backend hf needs transformers>=5, backend axolotl needs Transformers==4.57.1"]
+def test_contradictions_are_pins_of_both_whatever_the_spelling():
+    hf, axolotl = asks("hf", "transformers>=5", "torch>=2"), asks("axolotl", "Transformers==4.57.1")
+    assert contradictions(hf, axolotl) == [("transformers>=5", "Transformers==4.57.1")]
+    assert contradictions(hf, asks("echo")) == []
 
 
 def test_a_requirement_on_nexa_itself_stands_for_what_that_requires():

@@ -82,7 +82,7 @@ def created(nexa, wheels) -> Nexa:
     """nexa with an environment called trial, which has tiny."""
     answer = nexa(
         "env", "create", "echo", "--name", "trial", "--with", "tiny", "--find-links", str(wheels), "--no-index",
-        "--builder", "pip",
+        "--builder", "uv",
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr
     return nexa
@@ -165,12 +165,25 @@ def test_a_missing_module_is_named_before_anything_is_imported(nexa):
     assert error["message"].startswith("the run was planned by Nexa 9.9, the worker found Nexa ")
 
 
-def test_a_run_whose_environment_is_gone_is_not_resumed(created):
+def test_what_a_run_needs_stays_and_a_resume_without_it_is_refused(created):
     nexa = created
     words = ("launch", "echo.yaml", "environment=trial", "scheduler=local", "echo.delay_seconds=0.2")
-    run = json.loads(nexa(*words, "--detach", "--json").stdout)["run_id"]
+    begun = json.loads(nexa(*words, "--detach", "--json").stdout)
+    run, root = begun["run_id"], nexa.folder / "environments"
+    (code,), (claim,) = (root / "code").iterdir(), (root / "runs").iterdir()
+
+    def doctor(*options: str) -> str:
+        """What `nexa env doctor` says where nothing is young."""
+        for path in (code, claim):
+            if path.exists():
+                os.utime(path, (0, 0))
+        return nexa("env", "doctor", *options).stdout
+
+    answer = nexa("env", "remove", "trial")
+    assert (answer.returncode, f"{run} may be working in the environment trial" in answer.stderr) == (2, True)
     assert nexa("stop", "--wait", run).returncode == 0
-    code = nexa.folder / "environments" / "code"
+    assert code.name[:12] not in doctor("--clean")
+    # What is missing is named.
     code.rename(code.with_name("away"))
     answer = nexa("resume", run)
     assert (answer.returncode, "the workers' code that the run was planned with is gone" in answer.stderr) == (2, True)
@@ -178,3 +191,10 @@ def test_a_run_whose_environment_is_gone_is_not_resumed(created):
     assert nexa("env", "remove", "trial").returncode == 0
     answer = nexa("resume", run)
     assert (answer.returncode, "the environment trial" in answer.stderr) == (2, True)
+    # Nobody needs it any more; the claim is collected with it.
+    shutil.rmtree(begun["path"])
+    assert f"{code.name[:12]}: workers' code that no run needs any more; --clean removes it" in doctor()
+    assert code.is_dir()
+    assert f"{code.name[:12]}: workers' code that no run needs any more; removed" in doctor("--clean")
+    assert not code.exists()
+    assert not claim.exists()

@@ -11,6 +11,7 @@ from dense import Problem, entries_of, top
 from torch.nn import functional
 
 from nexa_distill.loss import OnlineLoss, RecordedLoss, SortedLoss
+from nexa_distill.ranking import ranked, ranked_with_places
 from nexa_distill.records import RecordSpec
 from nexa_distill.sampling import record, uniform
 from nexa_torch.loss import fused_head_loss, labelled, linear_cross_entropy, logits_loss
@@ -61,15 +62,47 @@ def test_online_gradients_are_those_of_finite_differences(divergence):
 
 
 def test_sorted_gradients_are_those_of_finite_differences():
-    """Universal logit distillation with a teacher of another vocabulary."""
+    """Universal logit distillation with a teacher of another vocabulary, not matched everywhere."""
     problem = Problem(n=4, width=3, vocabulary=7)
-    other = Problem(n=4, vocabulary=9, seed=1).teacher_logits
+    other = Problem(n=3, vocabulary=9, seed=1).teacher_logits
+    matched = np.array([0, 1, 3])
 
     def loss(hidden, weight, bias):
-        objective = SortedLoss(problem.targets, lambda rows: other[rows], vocabulary=9, alpha=0.4, temperature=1.5)
+        objective = SortedLoss(
+            problem.targets, lambda rows: other[rows], matched, vocabulary=9, alpha=0.4, temperature=1.5
+        )
         return fused_head_loss(hidden, weight, objective, bias=bias, scale=0.5, chunk=3)
 
     assert torch.autograd.gradcheck(loss, problem.inputs)
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 12])
+def test_sorted_probabilities_are_compared_where_both_have_read_the_same(chunk):
+    """Σ |q − p| of sorted rows at matched positions, cross-entropy everywhere, whatever the chunks are."""
+    problem = Problem()
+    other = Problem(n=4, vocabulary=15, seed=1).teacher_logits
+    matched = np.array([2, 3, 7, 11])
+    objective = SortedLoss(problem.targets, lambda rows: other[rows], matched, vocabulary=13, alpha=0.4)
+    loss = fused_head_loss(problem.hidden, problem.weight, objective, bias=problem.bias, scale=1.0, chunk=chunk)
+    q = torch.softmax(problem.logits(), -1)[matched].sort(descending=True).values
+    p = torch.softmax(other[:, :13], -1).sort(descending=True).values
+    expected = 0.6 * functional.cross_entropy(problem.logits(), problem.targets, reduction="sum")
+    expected = expected + 0.4 * (functional.pad(q, (0, 2)) - p).abs().sum()
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+    for found, want in zip(problem.gradients(loss), problem.gradients(expected), strict=True):
+        torch.testing.assert_close(found, want, rtol=1e-12, atol=1e-12)
+
+
+def test_ranks_are_those_of_a_sort():
+    """Of probabilities in fp32 down to the smallest, with ties in their order."""
+    generator = torch.Generator().manual_seed(4)
+    values = torch.softmax(40 * torch.randn(5, 300, generator=generator), -1)
+    values[:, 100:120] = values[:, 100:101]
+    wanted = values.sort(dim=-1, stable=True)
+    found, places = ranked_with_places(values)
+    assert torch.equal(found, wanted.values)
+    assert torch.equal(places, wanted.indices)
+    assert torch.equal(ranked(values), wanted.values)
 
 
 def test_jsd_is_between_the_two_kl_divergences():

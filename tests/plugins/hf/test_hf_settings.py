@@ -210,7 +210,7 @@ def test_qlora_is_refused_without_a_gpu(tmp_path: Path) -> None:
         ({"optimizer.name": "adamv"}, "optimizer.name", "did you mean 'adamw'?"),
         ({"optimizer.scheduler": "cosine_warmpu"}, "optimizer.scheduler.name", "did you mean 'cosine_warmup'?"),
         ({"optimizer.scheduler": "plateau"}, "optimizer.scheduler.name", "eval_every_steps"),
-        ({"method": "distill"}, "method", "it has pretrain, sft"),
+        ({"method": "regression"}, "method", "it has pretrain, sft"),
         ({"hf.fsdp": {"x": 1}}, "hf.fsdp", "drop hf.fsdp"),
         ({"distributed.strategy": "fsdp"}, "distributed.strategy", "cluster.processes_per_node=2"),
     ],

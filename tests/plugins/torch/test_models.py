@@ -10,9 +10,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from nexa.errors import UserError
-from nexa_torch import kernels
-from nexa_torch.kernels import LARGEST_ERROR, choose_cpu_matmul
-from nexa_torch.models import LanguageModel, documents_stay_apart, load_network, restore_weights
+from nexa_torch.kernels import matmul as kernels
+from nexa_torch.kernels.matmul import LARGEST_ERROR, choose_cpu_matmul
+from nexa_torch.models import LanguageModel, load_network, restore_weights
+from nexa_torch.probes import documents_stay_apart
 from nexa_torch.sources import ModelSource
 
 SIZES = {

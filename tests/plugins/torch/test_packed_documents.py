@@ -15,6 +15,7 @@ from nexa_torch.data.packing import arrange, split_documents
 from nexa_torch.data.rows import IGNORED, RowCounts, Rows
 from nexa_torch.data.store import TokenArrays
 from nexa_torch.models import LanguageModel, load_network, wrap
+from nexa_torch.probes import attend_by_document
 from nexa_torch.sources import ModelSource
 
 LENGTHS = np.array([5, 11, 3, 8, 2, 16, 7, 20])
@@ -72,9 +73,12 @@ def _loss_and_gradients(model: LanguageModel, batch: Any) -> tuple[torch.Tensor,
     return loss.detach(), [p.grad.clone() for p in model.network.parameters() if p.grad is not None]
 
 
+@pytest.mark.parametrize("by_document", [False, True], ids=["masked", "by document"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_packed_documents_equal_documents_alone(architecture: str, tmp_path: Path) -> None:
+def test_packed_documents_equal_documents_alone(architecture: str, by_document: bool, tmp_path: Path) -> None:
     model = _model(tmp_path, architecture)
+    if by_document:
+        assert attend_by_document(model)
     packed, alone = _rows(packing=True), _rows(packing=False)
     assert len(packed) < len(alone) == 8
     together = _loss_and_gradients(model, collate(packed.take(range(len(packed)))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Self, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -31,6 +31,15 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, defer_build=True)
+
+    @classmethod
+    def defaults(cls) -> Self:
+        """The section with every field at its default, for the class body of the section around it.
+
+        Calling the class would build a validator of its own, on every start and for every section.
+        """
+        # pydantic's plugin for mypy declares it to return the class that is being defined.
+        return cast("Self", cls.model_construct())
 
     @classmethod
     def leaf_paths(cls) -> tuple[str, ...]:

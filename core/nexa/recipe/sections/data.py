@@ -53,7 +53,7 @@ class DataSection(Section):
     """Encode and pack the data in the run, window by window, instead of whole before it; needs max_steps."""
     stream_window: PositiveInt = 8192
     """With streaming: documents that are packed and shuffled together, fewer where they are long."""
-    validation: ValidationSection = ValidationSection()
+    validation: ValidationSection = ValidationSection.defaults()
     """Held-out data. Default: none, so nothing is evaluated."""
     max_documents: PositiveInt | None = None
     """Train on the first so many documents. Default: all."""

@@ -53,7 +53,7 @@ class OptimizerSection(Section):
     """sophia: γ of the paper; the larger, the fewer coordinates are clipped."""
     offload: bool = False
     """Keep the optimizer's state in host memory and update there; slower. Needs a CUDA GPU."""
-    scheduler: LearningRateSchedule = LearningRateSchedule()
+    scheduler: LearningRateSchedule = LearningRateSchedule.defaults()
     """Learning-rate schedule: a name, or a mapping with its numbers."""
 
     @model_validator(mode="before")
