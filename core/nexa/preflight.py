@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from nexa import units
 from nexa.errors import UserError
+from nexa.uris import local_folder
 
 if TYPE_CHECKING:
     from nexa.plan import Plan
@@ -64,12 +64,6 @@ def _too_full(plan: Plan, runs: int) -> Iterator[tuple[str, str]]:
                 "free some space, lower checkpointing.keep_last, raise training.save_every_steps, "
                 "or set artifacts.store_uri to a larger disk",
             )
-
-
-def local_folder(uri: str) -> Path | None:
-    """Folder a `file://` URI names; None for any other scheme."""
-    parts = urlsplit(uri)
-    return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
 def _nearest_existing(path: Path) -> Path:

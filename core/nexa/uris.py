@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
@@ -24,3 +25,9 @@ def absolute_path(value: str, base: Path) -> str:
 def absolute_uri(value: str, base: Path) -> str:
     """A path as a `file://…` URI, counted from `base`; a URI stays."""
     return value if is_uri(value) else Path(absolute_path(value, base)).as_uri()
+
+
+def local_folder(uri: str) -> Path | None:
+    """Folder a `file://` URI names; None for any other scheme."""
+    parts = urlsplit(uri)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None

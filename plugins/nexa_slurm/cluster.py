@@ -11,8 +11,7 @@ from nexa.scheduler import ClusterView, JobState, NodeResources, Partition, Queu
 from nexa_slurm.arrays import run_of
 from nexa_slurm.commands import run_slurm
 from nexa_slurm.login import LoginNode
-from nexa_slurm.queue import JobQueue, QueuedEntry, Snapshot, limit_seconds
-from nexa_slurm.scheduler import pending_reason
+from nexa_slurm.queue import JobQueue, QueuedEntry, Snapshot, limit_seconds, pending_reason
 from nexa_slurm.states import job_state
 
 _GPUS = re.compile(r"\bgpu(?::([A-Za-z][\w.-]*))?:(\d+)")

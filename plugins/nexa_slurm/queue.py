@@ -17,9 +17,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nexa import units
 from nexa.errors import NexaError
+from nexa.scheduler import JobState
 from nexa_slurm.commands import run_slurm
 from nexa_slurm.login import LoginNode
+from nexa_slurm.states import job_state, reason_in_words
 
 INTERVAL_SECONDS = 10.0
 QUERIES_PER_MINUTE = 6
@@ -247,3 +250,13 @@ def _snapshot(document: Mapping[str, Any]) -> Snapshot:
     entries = {job_id: QueuedEntry(**entry) for job_id, entry in document.get("entries", {}).items()}
     snapshot = Snapshot(taken_at=document.get("taken_at", 0.0), entries=entries, ended=document.get("ended", {}))
     return replace(snapshot, problem=document.get("problem", ""), since=document.get("since", 0.0))
+
+
+def pending_reason(entry: QueuedEntry) -> str:
+    """Why a job waits and when Slurm expects to start it, in words."""
+    state, words = job_state(entry.state)
+    words = words or reason_in_words(entry.reason)
+    expected = state is JobState.PENDING and "held" not in words
+    if expected and entry.started_at is not None and entry.started_at > time.time():
+        words += f"; Slurm expects to start it at {units.clock(entry.started_at)}"
+    return words

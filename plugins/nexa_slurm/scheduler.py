@@ -27,9 +27,9 @@ from nexa.text import sanitize_line
 from nexa_slurm import arrays
 from nexa_slurm.commands import ControllerError, SlurmError, run_at, run_slurm, show_job
 from nexa_slurm.login import LoginNode
-from nexa_slurm.queue import JobQueue, QueuedEntry, Snapshot
+from nexa_slurm.queue import JobQueue, QueuedEntry, Snapshot, pending_reason
 from nexa_slurm.refusals import refusal
-from nexa_slurm.states import exit_code_in_words, has_failed, job_state, reason_in_words
+from nexa_slurm.states import exit_code_in_words, has_failed, job_state
 from nexa_slurm.submission import options_of, plan_submission, token_of
 
 if TYPE_CHECKING:
@@ -264,16 +264,6 @@ class SlurmScheduler(Scheduler):
 def attempt_folder(job: JobRef) -> Path:
     """Folder of the attempt that a job is for."""
     return Path(job.details["run_dir"]) / "attempts" / str(job.details["attempt"])
-
-
-def pending_reason(entry: QueuedEntry) -> str:
-    """Why a job waits and when Slurm expects to start it, in words."""
-    state, words = job_state(entry.state)
-    words = words or reason_in_words(entry.reason)
-    expected = state is JobState.PENDING and "held" not in words
-    if expected and entry.started_at is not None and entry.started_at > time.time():
-        words += f"; Slurm expects to start it at {units.clock(entry.started_at)}"
-    return words
 
 
 def _ask_accounting(job_id: str, at: LoginNode | None = None) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nexa.preflight import local_folder
+from nexa.uris import local_folder
 from nexa.worker.command import worker_argv
 from nexa.worker.place import WorkerPlace
 from nexa_slurm.allocation import Allocation

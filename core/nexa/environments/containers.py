@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from nexa.backend import ContainerSpec
 from nexa.errors import Problem, UserError
-from nexa.preflight import local_folder
 from nexa.quantities import bytes_of
 from nexa.recipe.paths import IMAGE_FILES
-from nexa.uris import is_uri
+from nexa.uris import is_uri, local_folder
 from nexa.worker.container import RUNTIMES
 
 if TYPE_CHECKING:

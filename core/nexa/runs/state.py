@@ -130,7 +130,8 @@ def _abandoned(evidence: Evidence) -> tuple[State, str]:
     if evidence.result is not None and evidence.stop is not None:
         return State.STOPPED, str(evidence.stop.get("reason", ""))
     if evidence.result is not None:
-        return State.LOST, "its supervisor was killed; the workers saved a checkpoint and ended"
+        how = "saved a checkpoint and ended" if evidence.result.get("checkpoint") else "ended without a checkpoint"
+        return State.LOST, f"its supervisor was killed; the workers {how}"
     if evidence.error is not None:
         return State.FAILED, str(evidence.error.get("message", ""))
     if evidence.job is not None and evidence.job.failed:

@@ -11,9 +11,10 @@ from nexa.errors import RecipeError
 from nexa.launching import launch_plan
 from nexa.plan import Plan, example_attempt, make_plan
 from nexa.plugins import get_host
-from nexa.preflight import local_folder, preflight
+from nexa.preflight import preflight
 from nexa.recipe.load import load_recipe
 from nexa.settings import get_settings
+from nexa.uris import local_folder
 
 RECIPE = """\
 method: sft
