@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -176,12 +177,17 @@ def collect(plugin: Any, name: str) -> Contents:
     return Contents(specs=tuple(specs), folders=tuple(folders))
 
 
+@cache
 def _identity(distribution: Distribution | None) -> tuple[str, str]:
-    """Name and version; an unreadable METADATA must not hide the plugin."""
+    """Name and version; an unreadable METADATA must not hide the plugin.
+
+    Kept, since all entry points of a distribution share it and its metadata is parsed as an e-mail.
+    """
     try:
         if distribution is None:
             return "unknown", "unknown"
-        return distribution.name or "unknown", distribution.version or "unknown"
+        metadata = distribution.metadata
+        return metadata["Name"] or "unknown", metadata["Version"] or "unknown"
     except Exception:
         return "unknown", "unknown"
 

@@ -21,10 +21,14 @@ CaptureProgress = Callable[[str, int, "int | None"], None]
 
 @dataclass(frozen=True, kw_only=True)
 class CaptureEstimate:
-    """Size of a capture, quoted before it starts: predictions to record, and about how many bytes they take."""
+    """Size of a capture, quoted before it starts: predictions to record, and about how many bytes they take.
+
+    key: names what is captured, equal for equal datasets; empty where a distiller does not say.
+    """
 
     tokens: int
     bytes: int
+    key: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

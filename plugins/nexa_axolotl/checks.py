@@ -13,7 +13,7 @@ from nexa_axolotl.environment import interpreter
 from nexa_axolotl.names import DIRECT
 from nexa_axolotl.options import SECTION, own_options
 from nexa_axolotl.render import encodes_rows
-from nexa_axolotl.schema import read_schema
+from nexa_axolotl.schema import named_plugins, read_schema
 
 _FOR_DATA = ("transformers", "numpy", "msgspec", "safetensors")
 _DECIDED = ("output_dir", "dataset_prepared_path", "resume_from_checkpoint", "auto_resume_from_checkpoints", "use_ray")
@@ -37,7 +37,7 @@ _Check = Callable[[Recipe], Iterable[Problem]]
 
 def find_problems(recipe: Recipe) -> list[Problem]:
     """Return every problem, each with the recipe key it belongs to; empty when training can start."""
-    checks: tuple[_Check, ...] = (_packages, _axolotl, _said_elsewhere, _devices)
+    checks: tuple[_Check, ...] = (_packages, _axolotl, _said_elsewhere)
     return [problem for check in checks for problem in check(recipe)]
 
 
@@ -58,7 +58,7 @@ def _axolotl(recipe: Recipe) -> Iterator[Problem]:
     if python is None or not own:
         return
     try:
-        schema = read_schema(python, cache_root())
+        schema = read_schema(python, cache_root(), named_plugins(own))
     except UserError as error:
         yield Problem(path="environment", message=error.message, hint=error.hint)
         return
@@ -75,13 +75,3 @@ def _said_elsewhere(recipe: Recipe) -> Iterator[Problem]:
         elif (place := _NEUTRAL.get(key)) is not None and value is not None and (place in set_lines or key in _PLANNED):
             now = f", where it is {set_lines[place].value!r}" if place in set_lines else ""
             yield Problem(path=path, message=f"a recipe says this as {place}{now}", hint=f"set {place} instead")
-
-
-def _devices(recipe: Recipe) -> Iterator[Problem]:
-    cluster = recipe.cluster
-    if cluster.gpus_per_node and cluster.processes_per_node not in (None, cluster.gpus_per_node):
-        yield Problem(
-            path="cluster.processes_per_node",
-            message=f"{cluster.processes_per_node} processes on {cluster.gpus_per_node} GPUs; each needs its own",
-            hint=f"set cluster.processes_per_node={cluster.gpus_per_node} or leave it out",
-        )

@@ -38,6 +38,7 @@ _REFUSED = {
 """Keys that can't be kept, and what to do instead."""
 
 _FLOATS = ("learning_rate", "weight_decay", "adam_epsilon", "lora_alpha", "lora_dropout", "max_grad_norm", "num_epochs")
+_FSDP = "fsdp_"
 _UNSET = Origin(OriginKind.DEFAULT)
 _EXPLICIT = (
     "sample_packing",
@@ -116,20 +117,39 @@ def import_configuration(root: Node, file: Path) -> Imported | None:
     """
     if not isinstance(root.value, dict) or _MARK not in root.value or "model" in root.value:
         return None
-    work = _Work(left=dict(root.value), root=Node({}, root.origin), own={}, notes=[], problems=[])
-    written = set(root.value)
-    for step in (_decided, _method, _data, _model, _length, _numbers, _optimizer, _schedule, _precision, _adapter):
+    # A key without a value is one that is not there.
+    said = {key: node for key, node in root.value.items() if node.value is not None}
+    work = _Work(left=dict(said), root=Node({}, root.origin), own={}, notes=[], problems=[])
+    for step in _STEPS:
         step(work, file)
     for key, node in work.left.items():
         work.keep(key, node)
     for key in (*_EXPLICIT, *_EXPLICIT_OF.get(work.method, ())):
-        if key not in written and _is_rendered(key, work):
+        if key not in said and _is_rendered(key, work):
             work.keep(key, Node(None, _UNSET))
     if work.problems:
         raise RecipeError(work.problems)
     work.put("backend", Node(SECTION, _UNSET))
     work.root = merge(work.root, Node({SECTION: Node(dict(work.own), root.origin)}, root.origin))
     return Imported(root=work.root, notes=tuple(work.notes))
+
+
+def _files(work: _Work, file: Path) -> None:
+    """Paths of files that are there made absolute, since a run has another current folder."""
+    for key in ("base_model", "tokenizer_config", "deepspeed", "lora_model_dir", "chat_template_jinja"):
+        if (node := work.left.get(key)) is not None:
+            work.left[key] = _absolute(node, file.parent)
+
+
+def _sharding(work: _Work, file: Path) -> None:
+    """Names of FSDP's settings as Axolotl itself rewrites them: without the prefix that they had once."""
+    node = work.left.get("fsdp_config")
+    if node is None or not isinstance(node.value, dict):
+        return
+    renamed = {key if key == "fsdp_version" else key.removeprefix(_FSDP): member for key, member in node.value.items()}
+    if set(renamed) != set(node.value):
+        work.notes.append(f"keys of fsdp_config lose the prefix {_FSDP}, which Axolotl takes no more")
+        work.left["fsdp_config"] = replace(node, value=renamed)
 
 
 def _is_rendered(key: str, work: _Work) -> bool:
@@ -160,6 +180,9 @@ def _method(work: _Work, file: Path) -> None:
             known = f"methods: {', '.join(METHODS)}"
             work.problems.append(_problem(rl, "rl", f"backend axolotl has no method {rl.value!r}", known))
         work.put("method", rl)
+        if work.value("sample_packing") is False:
+            # Preferences never are packed, and a recipe that says so is told that it can't.
+            work.take("sample_packing")
         return
     completion = any(dataset.get("type") == "completion" for dataset in _datasets(work))
     texts = work.value("pretraining_dataset") is not None or completion
@@ -190,14 +213,20 @@ def _data(work: _Work, file: Path) -> None:
 
 
 def _placed(node: Node, folder: Path) -> Node:
-    """Data sets with the paths of files that are there made absolute, since a run has another current folder."""
+    """Data sets with the paths of files that are there made absolute."""
     if isinstance(node.value, list):
         return replace(node, value=[_placed(member, folder) for member in node.value])
-    if not isinstance(node.value, dict) or not isinstance(path := node.value.get("path"), Node):
-        return node
+    if not isinstance(node.value, dict):
+        return _absolute(node, folder)
+    paths = {key: _placed(node.value[key], folder) for key in ("path", "data_files") if key in node.value}
+    return replace(node, value={**node.value, **paths})
+
+
+def _absolute(node: Node, folder: Path) -> Node:
+    """A path relative to the current folder, or else to the file's own, made absolute; other text as it is."""
     for base in (Path.cwd(), folder):
-        if isinstance(path.value, str) and (base / path.value).exists():
-            return replace(node, value={**node.value, "path": replace(path, value=str((base / path.value).absolute()))})
+        if isinstance(node.value, str) and node.value and (base / node.value).exists():
+            return replace(node, value=str((base / node.value).absolute()))
     return node
 
 
@@ -225,8 +254,20 @@ def _numbers(work: _Work, file: Path) -> None:
             continue
         work.take(key)
         if key in _FLOATS:
-            node = replace(node, value=float(node.value))
+            number = _number(node.value)
+            if number is None:
+                work.problems.append(_problem(node, key, f"{node.value!r} is no number", "write one, such as 2e-4"))
+                continue
+            node = replace(node, value=number)
         work.put(path, node)
+
+
+def _number(value: Any) -> float | None:
+    """A number, also one that stands in quotes, as Axolotl takes it; None for anything else."""
+    try:
+        return None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _fits(key: str, value: Any) -> bool:
@@ -238,7 +279,8 @@ def _fits(key: str, value: Any) -> bool:
     if key == "warmup_steps":
         return value != 1
     if key == "max_grad_norm":
-        return value > 0
+        # Zero is transformers' word for no clipping.
+        return value != 0
     return True
 
 
@@ -318,3 +360,19 @@ def _without_adapter(work: _Work) -> Node:
 def _problem(node: Node, key: str, message: str, hint: str) -> Problem:
     origin = node.key or node.origin
     return Problem(path=key, message=message, hint=hint, file=origin.file, line=origin.line, column=origin.column)
+
+
+_STEPS = (
+    _decided,
+    _files,
+    _sharding,
+    _method,
+    _data,
+    _model,
+    _length,
+    _numbers,
+    _optimizer,
+    _schedule,
+    _precision,
+    _adapter,
+)

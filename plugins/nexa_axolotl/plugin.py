@@ -12,6 +12,8 @@ from nexa_axolotl.preferences import METHODS
 DIFFERENCES = {
     "lr": "transformers begins its warm-up at rate 0, so the first step of a warm-up changes nothing",
     "curve": "transformers decays embeddings too, all but norms and biases",
+    "accumulation": "Axolotl takes the mean of the microbatches' means, whatever their number of trained tokens",
+    "packing": "Axolotl packs in a new random order every epoch, and leaves out the last batch where it is not full",
 }
 """What the conformance kit finds to be otherwise than in its reference, by Axolotl's and transformers' design."""
 

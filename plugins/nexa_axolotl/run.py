@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PREPARER = "NEXA_PREPARE_PYTHON"
 """Variable that names the interpreter which launched the run."""
 SECTION = "axolotl"
+_CHANGE_KEYS = "change these keys in the recipe or in its section axolotl"
 _POLL_SECONDS = 0.1
 _SETTLE_SECONDS = 60.0
 
@@ -150,11 +151,14 @@ def _require_known_keys(context: RunContext) -> None:
     own = context.recipe.get(SECTION) or {}
     if not own or not (context.recipe.get("environment") or {}).get("container"):
         return
-    from nexa_axolotl.schema import AxolotlSchema
+    from nexa_axolotl.schema import AxolotlSchema, named_plugins
     from nexa_axolotl.schema_dump import describe
 
-    problems = [str(problem) for problem in AxolotlSchema.from_document(describe()).problems(own, section=SECTION)]
-    if problems:
+    try:
+        schema = AxolotlSchema.from_document(describe(named_plugins(own)))
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"Axolotl can't load a plugin: {error}") from error
+    if problems := [str(problem) for problem in schema.problems(own, section=SECTION)]:
         raise UserError("; ".join(problems))
 
 
@@ -192,8 +196,11 @@ def _load_configuration(layout: Layout, plugins: Sequence[str], resume: Path | N
         told = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'it'}: {item['msg']}" for item in error.errors()[:5])
         raise UserError(
             f"Axolotl refuses the configuration {layout.config}: {told}",
-            hint="change these keys in the recipe or in its section axolotl",
+            hint=_CHANGE_KEYS,
         ) from error
+    except (ValueError, NotImplementedError, Warning) as error:
+        # It raises a DeprecationWarning for keys that it took once.
+        raise UserError(f"Axolotl refuses the configuration {layout.config}: {error}", hint=_CHANGE_KEYS) from error
     # Axolotl prints what it can't import and goes on without it.
     missing = [name for name in more["plugins"] if name not in PluginManager.get_instance().plugins]
     if missing:

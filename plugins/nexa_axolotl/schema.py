@@ -22,7 +22,7 @@ from nexa.errors import Problem, UserError
 CACHE_FOLDER = "axolotl"
 _DUMP = Path(__file__).with_name("schema_dump.py")
 _DUMP_SECONDS = 300
-_FORMAT = 2
+_FORMAT = 3
 _TYPES = {
     "string": (str,),
     "boolean": (bool,),
@@ -61,6 +61,9 @@ class AxolotlSchema:
             path = f"{section}.{key}"
             if key not in self.keys:
                 yield _unknown(path, key, self.keys, f"Axolotl {self.version} has no such key and would ignore it")
+            elif value is None:
+                # Left to Axolotl's own default.
+                continue
             elif key in self.unread:
                 yield Problem(
                     path=path,
@@ -120,10 +123,25 @@ class AxolotlSchema:
             if "const" not in option and _is_a(value, option.get("type", "object"))
         ]
         if fitting:
-            yield from min(fitting, key=len)
+            fewest = min(map(len, fitting))
+            nearest = [problems for problems in fitting if len(problems) == fewest]
+            yield from nearest[0] if len(nearest) == 1 else self._between(nearest, place)
             return
         forms = [form for option in resolved if (form := _form(option))]
         yield Problem(path=_dotted(place), message=f"{value!r} is not {' or '.join(dict.fromkeys(forms))}")
+
+    def _between(self, nearest: Sequence[list[Problem]], place: Place) -> Iterator[Problem]:
+        """What is wrong with a value that several forms come equally near to."""
+        names = [", ".join(problem.path.rpartition(".")[2] for problem in problems) for problems in nearest]
+        told = list(dict.fromkeys(names))
+        if len(told) == 1:
+            yield from nearest[0]
+            return
+        yield Problem(
+            path=_dotted(place),
+            message=f"no form of this that Axolotl {self.version} takes has all its keys, and it would ignore some",
+            hint=f"remove {' or '.join(told)}",
+        )
 
     def _resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         while "$ref" in schema:
@@ -131,16 +149,17 @@ class AxolotlSchema:
         return schema
 
 
-def read_schema(python: Path, cache: Path) -> AxolotlSchema:
-    """The schema of the Axolotl that `python` imports; asked for once, then kept in `cache`.
+def read_schema(python: Path, cache: Path, plugins: Sequence[str] = ()) -> AxolotlSchema:
+    """The schema of the Axolotl that `python` imports, with the keys of `plugins`; asked once, then kept in `cache`.
 
-    Raises UserError where that interpreter has no Axolotl, or it can't be asked.
+    plugins: named as under Axolotl's key of that name. Raises UserError where that interpreter has no Axolotl, can't
+    be asked, or can't load a plugin.
     """
-    kept = cache / CACHE_FOLDER / f"schema-{identity(python)}.json"
+    kept = cache / CACHE_FOLDER / f"schema-{identity(python, plugins)}.json"
     try:
         return AxolotlSchema.from_document(json.loads(kept.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError):
-        document = _asked(python)
+        document = _asked(python, plugins)
     kept.parent.mkdir(parents=True, exist_ok=True)
     staged = kept.with_name(f"{kept.name}.{os.getpid()}")
     staged.write_text(json.dumps(document), encoding="utf-8")
@@ -148,9 +167,15 @@ def read_schema(python: Path, cache: Path) -> AxolotlSchema:
     return AxolotlSchema.from_document(document)
 
 
-def identity(python: Path) -> str:
-    """What tells one installation of Axolotl from another: the list of its files, and of who made this one."""
-    digest = hashlib.sha256(f"{_FORMAT} {python}".encode())
+def named_plugins(own: Mapping[str, Any]) -> list[str]:
+    """Plugins of Axolotl's that own keys name; each brings keys of its own."""
+    names = own.get("plugins")
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def identity(python: Path, plugins: Sequence[str] = ()) -> str:
+    """What tells one installation of Axolotl from another: the lists of its files, the plugins, who made this one."""
+    digest = hashlib.sha256(f"{_FORMAT} {python} {' '.join(plugins)}".encode())
     digest.update(_DUMP.read_bytes())
     for record in sorted(python.parent.parent.glob("lib*/python*/site-packages/axolotl-*.dist-info/RECORD")):
         digest.update(str(record).encode())
@@ -158,13 +183,13 @@ def identity(python: Path) -> str:
     return digest.hexdigest()[:32]
 
 
-def _asked(python: Path) -> dict[str, Any]:
+def _asked(python: Path, plugins: Sequence[str]) -> dict[str, Any]:
     # Telemetry off: Axolotl would report the start of every process to its makers.
     environment = {**os.environ, "AXOLOTL_DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
     environment.pop("PYTHONPATH", None)
     try:
         answer = subprocess.run(
-            [str(python), "-I", str(_DUMP)],
+            [str(python), "-I", str(_DUMP), *plugins],
             capture_output=True,
             text=True,
             timeout=_DUMP_SECONDS,

@@ -1,7 +1,7 @@
-"""`python schema_dump.py`: print, as JSON, which configuration the Axolotl of this interpreter takes.
+"""`python schema_dump.py [PLUGIN ...]`: print, as JSON, which configuration the Axolotl of this interpreter takes.
 
-Besides the JSON Schema of its configuration: the keys that its schema takes and that none of its code reads, which
-would be ignored without a word.
+A plugin of Axolotl's, named as under its key `plugins`, brings keys of its own. Besides the JSON Schema of the
+configuration: the keys that it takes and that none of Axolotl's code reads, which would be ignored without a word.
 """
 
 from __future__ import annotations
@@ -11,20 +11,26 @@ import importlib.metadata
 import json
 import platform
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 _SCHEMAS = ("utils", "schemas")
 
 
-def main() -> int:
+def main(plugins: list[str]) -> int:
     """Print version, schema and the keys without effect."""
-    print(json.dumps(describe()))
+    print(json.dumps(describe(plugins)))
     return 0
 
 
-def describe() -> dict[str, Any]:
-    """Version, schema and the keys without effect, as JSON values."""
+def describe(plugins: Iterable[str] = ()) -> dict[str, Any]:
+    """Version, schema with the keys of these plugins, and the keys without effect, as JSON values.
+
+    Raises ImportError or AttributeError for a plugin that can't be loaded.
+    """
+    from axolotl.integrations.base import PluginManager, load_plugin
+    from axolotl.integrations.config import merge_input_args
     from axolotl.utils.schemas.config import AxolotlInputConfig
     from pydantic.json_schema import GenerateJsonSchema
     from pydantic_core import PydanticSerializationError
@@ -41,7 +47,11 @@ def describe() -> dict[str, Any]:
         def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> dict[str, Any]:
             return {}
 
-    schema = AxolotlInputConfig.model_json_schema(schema_generator=Plain)
+    for name in plugins:
+        # Axolotl's own `register` goes on without a plugin that it can't import.
+        PluginManager.get_instance().plugins[name] = load_plugin(name)
+    _, merged = merge_input_args()
+    schema = merged.model_json_schema(schema_generator=Plain)
     read = _names_read()
     return {
         "axolotl": importlib.metadata.version("axolotl"),
@@ -70,4 +80,4 @@ def _names_read() -> set[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

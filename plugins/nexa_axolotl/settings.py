@@ -283,8 +283,9 @@ def _packing(recipe: Recipe) -> str | None:
     if not recipe.data.packing:
         return "sample_packing: false"
     return (
-        "sample_packing: true; Axolotl packs the encoded rows itself, with attention kept apart, and leaves out the "
-        "last incomplete batch of an epoch; a long document's first token after a cut is not predicted"
+        "sample_packing: true; Axolotl packs the encoded rows itself, with attention kept apart, in a new order every "
+        "epoch, and leaves out an epoch's last incomplete batch; a long document's first token after a cut is not "
+        "predicted"
     )
 
 
@@ -371,7 +372,10 @@ _TRANSLATIONS: Mapping[str, _Rule] = {
     "data.packing": _packing,
     "data.loader_workers": _named("dataloader_num_workers", "data.loader_workers"),
     "training.microbatch_size_per_gpu": _named("micro_batch_size", "training.microbatch_size_per_gpu"),
-    "training.grad_accumulation_steps": _when("training.grad_accumulation_steps", "gradient_accumulation_steps"),
+    "training.grad_accumulation_steps": _when(
+        "training.grad_accumulation_steps",
+        "gradient_accumulation_steps; the mean of the microbatches' means, whatever their number of trained tokens",
+    ),
     "training.global_batch_size": _when("training.global_batch_size", "gradient_accumulation_steps follows from it"),
     "training.epochs": _epochs,
     "training.save_every_steps": _when("training.save_every_steps", "save_steps; committed by Nexa's callback"),

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nexa.distilled import find_dataset
 from nexa.errors import NexaError, Problem
 
 if TYPE_CHECKING:
     from nexa.recipe.schema import Recipe
 
-_MODES = {
-    "sequence": "a teacher's text is trained on by method: sft, once `nexa distill text` wrote it",
-    "on_policy": "the torch backend does not write text in its steps",
-}
-
 
 def find_problems(recipe: Recipe) -> Iterator[Problem]:
-    """Every problem of the section `distill`, each with its key."""
+    """Every problem of the section `distill` with the PyTorch backend, each with its key."""
+    if recipe.distill.mode == "on_policy":
+        yield Problem(
+            path="distill.mode",
+            message="the torch backend writes no text in its steps",
+            hint="set backend=hf, or distill.mode to offline or online",
+        )
+        return
+    yield from student_problems(recipe)
+
+
+def student_problems(recipe: Recipe) -> Iterator[Problem]:
+    """Those with any backend."""
     distill = recipe.distill
-    if distill.mode in _MODES:
-        yield Problem(path="distill.mode", message=_MODES[distill.mode], hint="set distill.mode to offline or online")
+    if distill.mode == "sequence":
+        yield Problem(
+            path="distill.mode",
+            message="a teacher's text is trained on by method: sft, once `nexa distill text` wrote it",
+            hint="set method=sft with that text, or distill.mode to offline, online or on_policy",
+        )
         return
     if recipe.data.streaming:
         yield Problem(
@@ -66,7 +77,7 @@ def _of_dataset(recipe: Recipe) -> Iterator[Problem]:
     from nexa_distill.dataset import read_index
 
     try:
-        _, index = read_index(Path(recipe.distill.dataset))
+        _, index = read_index(find_dataset(recipe.distill.dataset, recipe.artifacts.store_uri))
     except NexaError as error:
         yield Problem(path="distill.dataset", message=error.message, hint=error.hint)
         return

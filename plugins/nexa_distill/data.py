@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from nexa.distilled import artifact_hash
 from nexa_distill.aligned import AlignedDataset, collate_aligned
 from nexa_distill.alignment import Aligner
 from nexa_distill.matching import RecordedRows, open_matching
@@ -17,6 +19,9 @@ from nexa_torch.data.language import LanguageDataModule, TokenBatch, collate
 from nexa_torch.data.module import GlobalSampler, row_loader
 from nexa_torch.data.rows import IGNORED, Batch, Rows
 from nexa_torch.data.tokenizer import context_length, load_tokenizer
+
+if TYPE_CHECKING:
+    from nexa_distill.dataset import DistilledDataset
 
 RECORDED = "teacher"
 """Key of a batch under which recorded predictions stand."""
@@ -58,18 +63,44 @@ class DistillDataModule(LanguageDataModule):
     def lineage(self) -> dict[str, Any]:
         """Training data, and the distilled dataset by its teacher and files."""
         own = super().lineage()
-        if self.recorded is None:
-            return own
-        index = self.recorded.dataset.index
-        shards = [shard["sha256"] for shard in index["shards"]]
-        return {**own, "distilled": {"teacher": index["teacher"], "record": index["record"], "shards": shards}}
+        return own if self.recorded is None else {**own, **recorded_lineage(self.recorded.dataset)}
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the training data, and of the recorded predictions where there are some, in hex."""
+        own = super().fingerprint()
+        return own if self.recorded is None else recorded_fingerprint(own, self.recorded.dataset)
+
+    def inputs(self) -> Sequence[str]:
+        """The documents, and the distilled dataset where it is an artifact."""
+        return (
+            super().inputs() if self.recorded is None else recorded_inputs(super().fingerprint(), self.recorded.dataset)
+        )
+
+
+def recorded_inputs(of_rows: str, dataset: DistilledDataset) -> list[str]:
+    """Hashes of what a student is made from: the training rows, and a distilled dataset of the artifact store."""
+    artifact = artifact_hash(dataset.path)
+    return [f"sha256:{of_rows}", *([artifact] if artifact else [])]
+
+
+def recorded_lineage(dataset: DistilledDataset) -> dict[str, Any]:
+    """What checkpoints record of a distilled dataset: its teacher and files."""
+    index = dataset.index
+    shards = [shard["sha256"] for shard in index["shards"]]
+    return {"distilled": {"teacher": index["teacher"], "record": index["record"], "shards": shards}}
+
+
+def recorded_fingerprint(of_rows: str, dataset: DistilledDataset) -> str:
+    """SHA-256 over that of the rows and those of a distilled dataset's shards, in hex."""
+    shards = (shard["sha256"] for shard in dataset.index["shards"])
+    return hashlib.sha256("\n".join([of_rows, *shards]).encode()).hexdigest()
 
 
 class RecordedDataset(Dataset[Any]):
-    """Token rows and their predictions, a whole microbatch in one call."""
+    """Token rows and their predictions, `recorded`, a whole microbatch in one call."""
 
     def __init__(self, rows: Rows, recorded: RecordedRows) -> None:
-        self._rows, self._recorded = rows, recorded
+        self._rows, self.recorded = rows, recorded
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -83,13 +114,15 @@ class RecordedDataset(Dataset[Any]):
         batch = self._rows.take(list(indices))
         labelled = batch.labels.ravel() != IGNORED
         places = self._rows.places(indices, batch.input_ids.shape[1]).ravel()[labelled]
-        return batch, self._recorded.entries(places, batch.input_ids.ravel()[labelled])
+        return batch, self.recorded.entries(places, batch.input_ids.ravel()[labelled])
 
 
 def collate_recorded(item: tuple[Batch, dict[str, np.ndarray]]) -> TokenBatch:
     """The batch as tensors; positions of the predictions count the labelled ones, row by row."""
     batch, entries = item
-    return {
-        **collate(batch),
-        RECORDED: {name: array if name == "ends" else torch.from_numpy(array) for name, array in entries.items()},
-    }
+    return {**collate(batch), RECORDED: entry_tensors(entries)}
+
+
+def entry_tensors(entries: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Entries as TeacherEntries takes them: tensors, but "ends", which stays on the host."""
+    return {name: array if name == "ends" else torch.from_numpy(array) for name, array in entries.items()}

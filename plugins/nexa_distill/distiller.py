@@ -34,7 +34,7 @@ class LogitDistiller(Distiller):
         """Return tokens to record and about how many bytes they take; prepares the data, runs no model."""
         require_packages()
         plan = self._plan(recipe)
-        return CaptureEstimate(tokens=plan.recorded, bytes=plan.expected_bytes)
+        return CaptureEstimate(tokens=plan.recorded, bytes=plan.expected_bytes, key=plan.key)
 
     def capture(
         self,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nexa.distilled import find_dataset
 from nexa.errors import DataError, UserError
 from nexa_distill.dataset import DistilledDataset, require_whole
 from nexa_torch.data.hashes import HashMemory
@@ -28,7 +28,7 @@ def open_matching(recipe: Recipe, data: PreparedData) -> DistilledDataset:
     from nexa_distill.plan import data_identity, tokenizer_identity
 
     assert recipe.distill.dataset is not None, "the recipe was checked"
-    dataset = DistilledDataset(Path(recipe.distill.dataset))
+    dataset = DistilledDataset(find_dataset(recipe.distill.dataset, recipe.artifacts.store_uri))
     _require_temperature(recipe, dataset)
     _require_teacher(recipe, dataset)
     captured, own = dataset.index["tokenizer"], tokenizer_identity(data)

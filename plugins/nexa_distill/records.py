@@ -1,4 +1,4 @@
-"""The record of one prediction: which tokens a teacher expects next, in about 40 bytes.
+"""The record of one prediction: which tokens a teacher expects next, in about 35 bytes.
 
 A row has up to 255 entries. An entry is a token id of 18 bits and a count of 6 bits, kept as two arrays:
 
@@ -44,8 +44,11 @@ class RecordSpec:
 
     @property
     def expected_entries(self) -> int:
-        """Entries of a typical row of language: half of the draws at most repeat others."""
-        return self.head + (0 if self.mode == "top_k" else round(0.4 * self.draws))
+        """Entries of a typical row: different tokens among draws grow as their number's power 0.7.
+
+        Fitted to SmolLM2-135M on English documentation, 2.8 nats; it finds 1.3 times as many on Shakespeare.
+        """
+        return self.head + (0 if self.mode == "top_k" else round(1.2 * self.draws**0.7))
 
     @property
     def expected_bytes(self) -> int:

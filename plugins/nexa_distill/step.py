@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -89,7 +90,7 @@ class StudentLoss:
         teacher = self._teacher_at(batch["input_ids"].device)
         inputs = batch["input_ids"], batch["positions"]
         chosen = (batch["labels"] != IGNORED).flatten().nonzero().squeeze(-1)
-        with torch.no_grad():
+        with _own_precision(teacher):
             theirs = teacher.outputs(*inputs, **options)
             teacher_logits = _logits_of(teacher, theirs.last_hidden_state, inputs, chosen)
         ours = self._student.outputs(*inputs, **options) if options else None
@@ -115,7 +116,7 @@ class StudentLoss:
         aligned: dict[str, Any] = batch[ALIGNED]
         teacher = self._teacher_at(batch["input_ids"].device)
         inputs = aligned["input_ids"], aligned["positions"]
-        with torch.no_grad():
+        with _own_precision(teacher):
             theirs = teacher.hidden_states(*inputs)
             teacher_logits = _logits_of(teacher, theirs, inputs, aligned["teacher"])
         hidden, targets = self._outputs(batch)
@@ -152,6 +153,13 @@ class StudentLoss:
             return logits_loss(outputs, objective, scale=scale, chunk=self._chunk)
         head: Any = self._student.network.get_output_embeddings()
         return fused_head_loss(outputs, head.weight, objective, bias=head.bias, scale=scale, chunk=self._chunk)
+
+
+@contextmanager
+def _own_precision(teacher: LanguageModel) -> Iterator[None]:
+    """Compute without gradients and as the teacher's weights are, whatever the student trains in."""
+    with torch.no_grad(), torch.autocast(teacher.network.device.type, enabled=False):
+        yield
 
 
 def _require_ids(dataset: DistilledDataset, student: LanguageModel) -> None:

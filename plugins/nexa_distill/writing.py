@@ -164,7 +164,11 @@ class _Journal:
         if not lines or not lines[0]:
             self._append(identity)
             return
-        if json.loads(lines[0]) != json.loads(json.dumps(identity)):
+        try:
+            known = json.loads(lines[0])
+        except ValueError:
+            raise UserError(f"{path} is no journal of answers", hint="remove it, or choose another --output") from None
+        if known != json.loads(json.dumps(identity)):
             raise UserError(
                 f"{path} holds answers of another teacher or other settings",
                 hint="choose another --output, or remove it",

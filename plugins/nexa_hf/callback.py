@@ -38,7 +38,8 @@ class RunCallback(TrainerCallback):
         session = self._session
         session.progress("training")
         if session.resume_from is not None:
-            self._trainer.restore_progress(read_progress(session.resume_from, session.ranks.rank))
+            ranks = session.ranks
+            self._trainer.restore_progress(read_progress(session.resume_from, ranks.rank, ranks.world_size))
             self._epochs = int(state.epoch or 0)
             if session.evaluation_due:
                 self._trainer._evaluate(None, None)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
@@ -27,6 +28,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import Optimizer
 
 from nexa.errors import UserError, WorkerError
+from nexa_hf.arguments import SEED_LIMIT
 
 FOLDER = "trainer"
 BACKEND = "hf"
@@ -58,7 +60,7 @@ class Cursor:
     evaluation_due: bool = False
 
 
-_SAME = ("method", "dataset_hash", "rows", "global_batch_size", "world_size", "seed", "total_steps")
+_SAME = ("method", "dataset_hash", "rows", "global_batch_size", "seed", "total_steps")
 
 
 def require_same_run(now: Cursor, saved: Cursor) -> None:
@@ -69,10 +71,15 @@ def require_same_run(now: Cursor, saved: Cursor) -> None:
         if getattr(saved, key) != getattr(now, key)
     ]
     if changed:
+        processes = (
+            f", on {now.world_size} instead of {saved.world_size} processes: set training.global_batch_size"
+            if now.world_size != saved.world_size
+            else ""
+        )
         raise UserError(
             f"the run can't continue exactly: {'; '.join(changed)}",
-            hint="restore the data, recipe and number of processes of the run, or start a new run with its "
-            "checkpoint as model.name",
+            hint=f"restore the data and recipe of the run{processes}, or start a new run with its checkpoint as "
+            "model.name",
         )
 
 
@@ -109,8 +116,6 @@ def write_state(
     optimizer: Mapping[str, Any],
 ) -> None:
     """Write the JSON part; the folder's `trainer` exists."""
-    import transformers
-
     document = {
         "schema": _SCHEMA,
         "backend": BACKEND,
@@ -179,8 +184,15 @@ def write_random_state(folder: Path, rank: int, progress: Mapping[str, float]) -
     save_file(tensors, base.with_suffix(".safetensors"))
 
 
-def restore_random_state(folder: Path, rank: int) -> None:
-    """Continue this process's random numbers. Raises WorkerError where the checkpoint has none of it."""
+def restore_random_state(folder: Path, rank: int, cursor: Cursor) -> None:
+    """Continue this process's random numbers; on another number of processes than the run had, which has none of
+    them, draw new ones from seed and step. Raises WorkerError where the checkpoint lacks them.
+
+    cursor: where the run stands now.
+    """
+    if read_cursor(folder).world_size != cursor.world_size:
+        transformers.set_seed((cursor.seed + cursor.step) % SEED_LIMIT)
+        return
     document, tensors = _random_state(folder, rank)
     version, numbers, gauss = document["python"]
     random.setstate((version, tuple(numbers), gauss))
@@ -191,10 +203,13 @@ def restore_random_state(folder: Path, rank: int) -> None:
         torch.cuda.random.set_rng_state(tensors["cuda"])
 
 
-def read_progress(folder: Path, rank: int) -> dict[str, float]:
-    """What this process alone had counted when the checkpoint was saved."""
-    progress: dict[str, float] = _random_state(folder, rank)[0]["progress"]
-    return progress
+def read_progress(folder: Path, rank: int, world_size: int) -> dict[str, float]:
+    """What this process alone had counted when the checkpoint was saved; the mean of all that counted, where they
+    were not as many as now."""
+    saved = read_cursor(folder).world_size
+    ranks = [rank] if saved == world_size else range(saved)
+    counted: list[dict[str, float]] = [_random_state(folder, each)[0]["progress"] for each in ranks]
+    return {name: sum(each[name] for each in counted) / len(counted) for name in counted[0]}
 
 
 def _random_state(folder: Path, rank: int) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from nexa.errors import Problem, UserError
+from nexa.plan import resources_of
 from nexa.recipe.schema import Recipe
 from nexa_hf.arguments import holds_out, owners
 from nexa_hf.fields import argument_types, takes
@@ -30,7 +31,6 @@ def find_problems(recipe: Recipe) -> list[Problem]:
         torch_checks.model_problems,
         torch_checks.data_problems,
         torch_checks.adapter_problems,
-        torch_checks.device_problems,
         _quantized,
         _optimizer,
         _schedule,
@@ -155,6 +155,12 @@ FSDP_KEYS = (
 
 def _fsdp(recipe: Recipe) -> Iterator[Problem]:
     given = hf_options(recipe).fsdp
+    if recipe.distributed.strategy == "fsdp" and resources_of(recipe).world_size == 1:
+        yield Problem(
+            path="distributed.strategy",
+            message="transformers shards over several processes, and the recipe has one",
+            hint="set cluster.processes_per_node=2 (cluster.gpus_per_node with GPUs), or distributed.strategy=auto",
+        )
     if given and recipe.distributed.strategy != "fsdp":
         yield Problem(path="hf.fsdp", message="only distributed.strategy=fsdp shards", hint="set it, or drop hf.fsdp")
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,12 +22,19 @@ if TYPE_CHECKING:
 _BLOCK_ROWS = 4096
 
 
-def row_data(recipe: Recipe, on_progress: PrepareProgress) -> TrainingData:
-    """Rows as torch data sets: packed by Nexa, every prediction labelled. Raises DataError."""
+def row_data(
+    recipe: Recipe,
+    on_progress: PrepareProgress,
+    training: Callable[[PreparedData, Rows], Any] = lambda data, rows: RowsDataset(rows),
+) -> TrainingData:
+    """Rows as torch data sets: packed by Nexa, every prediction labelled. Raises DataError.
+
+    training: makes the data set of the training rows.
+    """
     data = prepare_data(recipe, on_progress=on_progress)
     train, evaluation = _rows(data)
     held_out = None if evaluation is None else RowsDataset(evaluation)
-    return _training_data(data, train=RowsDataset(train), evaluation=held_out, notes=[data.summary])
+    return _training_data(data, train=training(data, train), evaluation=held_out, notes=[data.summary])
 
 
 def document_data(recipe: Recipe, on_progress: PrepareProgress) -> TrainingData:

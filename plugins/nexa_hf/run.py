@@ -17,6 +17,7 @@ from nexa_hf.meter import Meter
 from nexa_hf.methods import find_method
 from nexa_hf.methods.base import Job, Method, TrainingData
 from nexa_hf.session import Session
+from nexa_hf.sharding import let_cpus_shard, require_sharding
 from nexa_hf.stopping import Patience
 from nexa_hf.trainer import run_trainer
 from nexa_torch.distributed.process_group import process_group
@@ -118,8 +119,11 @@ def _trainer(job: Job, context: RunContext) -> Any:
         "output_dir": str(context.run_dir / "checkpoints"),
         "eval_on_start": holds_out(job.recipe) and context.resume_from is None,
     }
+    shards = job.recipe.distributed.strategy == "fsdp"
     try:
         arguments = pkgutil.resolve_name(method.arguments_class)(**given)
+        if shards:
+            let_cpus_shard()
         trainer = run_trainer(pkgutil.resolve_name(method.trainer))(
             model=job.model.adapter or job.model.network,
             args=arguments,
@@ -133,6 +137,8 @@ def _trainer(job: Job, context: RunContext) -> Any:
             f"{method.arguments_class.rpartition(':')[2]} refuses the run: {str(error).strip().splitlines()[0]}",
             hint="see what the recipe becomes: nexa launch --explain; own arguments are in hf.arguments",
         ) from error
+    if shards:
+        require_sharding(trainer)
     return trainer
 
 

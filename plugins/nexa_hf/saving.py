@@ -58,7 +58,7 @@ def _commit(session: Session, cursor: Cursor, folder: Path) -> str:
         cursor.step,
         folder,
         metrics=cursor.metrics,
-        inputs=[f"sha256:{data.fingerprint}"],
+        inputs=data.inputs or [f"sha256:{data.fingerprint}"],
         lineage=data.lineage,
     )
 
@@ -99,8 +99,13 @@ def _write(trainer: RunTrainer, session: Session, cursor: Cursor, folder: Path) 
 
 def _weights(trainer: RunTrainer, session: Session) -> dict[str, Any]:
     """Weights of the network by name, whole, on rank 0; the trained ones where there is an adapter."""
-    if trainer.is_deepspeed_enabled:
-        return dict(trainer.accelerator.get_state_dict(trainer.model_wrapped))
     model = session.job.model
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=model.adapter is not None)
-    return get_model_state_dict(model.network, options=options)
+    if trainer.is_deepspeed_enabled:
+        state = dict(trainer.accelerator.get_state_dict(trainer.model_wrapped))
+    else:
+        adapted = model.adapter is not None
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=adapted)
+        state = get_model_state_dict(model.network, options=options)
+    # Tied weights that were put together from shards are two tensors; transformers stores one that is shared.
+    tied = model.network.all_tied_weights_keys
+    return {name: value for name, value in state.items() if tied.get(name) not in state}

@@ -14,7 +14,7 @@ from nexa_hf.methods.base import Refusal
 from nexa_hf.methods.users import unused_fields
 from nexa_hf.optimizers import OPTIMIZER_FIELDS, OPTIMIZERS, SCHEDULE_FIELDS, SCHEDULES
 from nexa_hf.options import hf_options
-from nexa_torch.unused import UNUSED_BY_SOURCE
+from nexa_torch.unused import UNUSED_BY_SOURCE, UNUSED_BY_STRATEGY
 
 _OWN_ENGINE = "set backend: torch for it"
 
@@ -131,16 +131,6 @@ def _precision(recipe: Recipe) -> str | None:
     return None
 
 
-def _strategy(recipe: Recipe) -> str | None:
-    if recipe.distributed.strategy == "fsdp" and not recipe.cluster.gpus_per_node:
-        return f"accelerate shards on GPUs alone, and would train copies on CPU; {_OWN_ENGINE}"
-    return None
-
-
-def _sharded_only(recipe: Recipe) -> str | None:
-    return None if recipe.distributed.strategy == "fsdp" else "only distributed.strategy=fsdp shards"
-
-
 def _activation_offload(recipe: Recipe) -> str | None:
     return None if recipe.cluster.gpus_per_node else "activation offload needs a CUDA GPU; cluster.gpus_per_node=0"
 
@@ -162,9 +152,7 @@ REFUSALS: Mapping[str, Refusal] = {
     "optimizer.offload": _never("DeepSpeed offloads optimizer state: hf.deepspeed"),
     **{f"optimizer.scheduler.{name}": _schedule_field(name) for name in SCHEDULE_FIELDS},
     "optimizer.scheduler.warmup_steps": _warmup,
-    "distributed.strategy": _strategy,
-    "distributed.reshard_after_forward": _sharded_only,
-    "distributed.cpu_offload": _sharded_only,
+    **UNUSED_BY_STRATEGY,
 }
 """Fields that are not heeded, for all recipes or for some."""
 

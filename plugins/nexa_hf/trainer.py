@@ -6,7 +6,7 @@ what is computed: losses, gradients, order of the data and schedule are the trai
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from nexa_hf.callback import EvaluationStopped, RunCallback
 from nexa_hf.checkpoints import read_state, restore_optimizer, restore_random_state
+from nexa_hf.figures import Figures
 from nexa_hf.methods.base import COUNT
 from nexa_hf.saving import save_checkpoint
 from nexa_torch.checkpoint import restore_schedule
@@ -38,12 +39,14 @@ class RunTrainer:
     is_fsdp_enabled: bool
     is_deepspeed_enabled: bool
     model_wrapped: Any
+    _figures: Figures
     _tr_loss: torch.Tensor
     _globalstep_last_logged: int
 
     def join(self, session: Session) -> None:
         """Make this trainer the one of a run; to be called once, before `train`."""
         self.session = session
+        self._figures = Figures()
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
         self.add_callback(RunCallback(session, self))
 
@@ -60,12 +63,27 @@ class RunTrainer:
         """Continue the sum of losses since the last record."""
         self._tr_loss += progress["loss_sum"]
         self._globalstep_last_logged = int(progress["logged_step"])
+        self._figures.restore(progress)
 
     def progress(self) -> dict[str, float]:
         """What this process has summed since the last record. Raises WorkerError where it is not a number."""
         loss_sum = float(self._tr_loss)
         self.session.require_finite(loss_sum)
-        return {"loss_sum": loss_sum, "logged_step": float(self._globalstep_last_logged)}
+        return {
+            "loss_sum": loss_sum,
+            "logged_step": float(self._globalstep_last_logged),
+            **self._figures.progress(),
+        }
+
+    def add_figures(self, sums: Mapping[str, torch.Tensor], count: int) -> None:
+        """Sum up figures beside the loss over `count` tokens; the next record tells their means over all processes."""
+        self._figures.add(sums, count)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Write a record, as the trainer does, with the means of `add_figures` in those of training steps."""
+        if "loss" in logs:
+            logs.update(self._figures.means())
+        super().log(logs, start_time)  # type: ignore[misc]
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], Any]:
         """The microbatches of a step, counted."""
@@ -117,7 +135,7 @@ class RunTrainer:
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            restore_random_state(Path(checkpoint), self.session.ranks.rank)
+            restore_random_state(Path(checkpoint), self.session.ranks.rank, self.session.cursor())
 
     def _send_telemetry(self) -> None:
         """Nothing is reported to anyone."""

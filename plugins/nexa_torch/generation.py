@@ -43,7 +43,8 @@ def generate_tokens(
     for _ in range(budget):
         if should_stop():
             return
-        with torch.inference_mode():
+        # Buffers that a sharded model fills here are filled again in training, which inference mode forbids.
+        with torch.no_grad():
             output = network(input_ids=tokens, past_key_values=cache, use_cache=True, **last_only)
             logits = output.logits[0, -1].float()
             if temperature <= 0:

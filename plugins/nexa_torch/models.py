@@ -45,7 +45,6 @@ class LanguageModel:
     fingerprint: of its weights as they were loaded, see `nexa_torch.identity`.
     fused_head: whether the output head is a plain product, so that loss and head can be fused.
     takes_positions: whether the decoder accepts position ids, which packing needs.
-    attends_by_document: whether packed rows on CPU are attended to document by document, see `kernels.attention`.
     """
 
     network: PreTrainedModel
@@ -54,7 +53,6 @@ class LanguageModel:
     fingerprint: str = ""
     fused_head: bool = False
     takes_positions: bool = True
-    attends_by_document: bool = False
 
     @property
     def vocabulary(self) -> int:
@@ -92,7 +90,7 @@ class LanguageModel:
         if positions is None or not self.takes_positions:
             return {}
         arguments = {"position_ids": positions}
-        if self.attends_by_document and positions.device.type == "cpu":
+        if attention.enabled(self.network) and positions.device.type == "cpu":
             lengths = attention.document_lengths(positions)
             limit = attention.longest_whole_document(self.network)
             # A row that is one document needs no mask anyway.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from nexa_torch.kernels import attention
+from nexa_torch.kernels import attention, norms
 
 if TYPE_CHECKING:
     from nexa_torch.models import LanguageModel
@@ -49,26 +49,38 @@ def documents_stay_apart(model: LanguageModel) -> bool:
 
 @torch.no_grad()
 def attend_by_document(model: LanguageModel) -> bool:
-    """Make a model attend to the documents of packed rows one by one, where that gives what it gave before.
+    """Make a model attend to the documents of packed rows on CPU one by one, where that gives what it gave before.
 
-    Found out by trying; otherwise the model stays as it was. Returns `model.attends_by_document`.
+    Found out by trying; otherwise the model stays as it was. A model without weights can't be tried: its configuration
+    says what another rank found. Returns whether it does.
     """
-    if not model.takes_positions:
-        return False
+    if model.network.device.type == "meta" or not model.takes_positions:
+        return attention.enabled(model.network)
     model.network.eval()
     inputs = _two_documents(model)
     masked = model.hidden_states(*inputs)
     if not attention.enable(model.network):
         return False
-    model.attends_by_document = True
     try:
         same = _close(model.hidden_states(*inputs), masked)
     except _REFUSALS:
         same = False
     if not same:
         attention.disable(model.network)
-        model.attends_by_document = False
-    return model.attends_by_document
+    return same
+
+
+def choose_kernels(model: LanguageModel, *, packing: bool) -> str:
+    """Make a model that is trained on CPU compute faster where that gives the same; returns what was chosen, in words.
+
+    packing: whether rows hold several documents.
+    """
+    chosen = []
+    if packing:
+        chosen.append("attention by document" if attend_by_document(model) else "attention with a mask")
+    if fused := norms.fuse(model.network):
+        chosen.append(f"{fused} norms fused")
+    return ", ".join(chosen) or "the model's own"
 
 
 def _two_documents(model: LanguageModel) -> tuple[Tensor, Tensor]:

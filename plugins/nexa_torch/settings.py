@@ -11,7 +11,7 @@ from nexa.recipe.schema import Recipe
 from nexa_torch.optimizers import OPTIMIZERS
 from nexa_torch.schedules import SCHEDULE_FIELDS, SCHEDULES
 from nexa_torch.tasks.registry import LANGUAGE, find_task
-from nexa_torch.unused import UNUSED_BY_SOURCE
+from nexa_torch.unused import UNUSED_BY_SOURCE, UNUSED_BY_STRATEGY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -181,16 +181,6 @@ def _strategy(recipe: Recipe) -> str | None:
     return None
 
 
-def _sharded_only(recipe: Recipe) -> str | None:
-    return None if recipe.distributed.strategy == "fsdp" else "only distributed.strategy=fsdp shards"
-
-
-def _cpu_offload(recipe: Recipe) -> str | None:
-    if recipe.distributed.strategy == "fsdp" and not recipe.cluster.gpus_per_node:
-        return "training on CPU has everything in CPU memory"
-    return _sharded_only(recipe)
-
-
 def _target_modules(recipe: Recipe) -> str | None:
     adapter = recipe.adapter
     return (
@@ -212,8 +202,7 @@ _REFUSALS: Mapping[str, _Rule] = {
     **{f"optimizer.scheduler.{name}": _schedule_field(name) for name in SCHEDULE_FIELDS},
     **{f"optimizer.{name}": _optimizer_field(name) for name in _OPTIMIZER_FIELDS},
     "optimizer.offload": _needs_gpu("optimizer offload"),
-    "distributed.reshard_after_forward": _sharded_only,
-    "distributed.cpu_offload": _cpu_offload,
+    **UNUSED_BY_STRATEGY,
 }
 
 _TRANSLATIONS: Mapping[str, _Rule] = {

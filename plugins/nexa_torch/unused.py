@@ -1,4 +1,4 @@
-"""Recipe keys that mean nothing for some models and data sources, each with the reason; shared by the backends."""
+"""Recipe keys that mean nothing beside some others, each with the reason; shared by the backends."""
 
 from __future__ import annotations
 
@@ -29,6 +29,23 @@ def _split(recipe: Recipe) -> str | None:
 def _validation_split(recipe: Recipe) -> str | None:
     uri = recipe.data.validation.remote_uri or recipe.data.remote_uri
     return None if uri.startswith(_HUB_DATA) else "only hub data sets have splits"
+
+
+def _sharded_only(recipe: Recipe) -> str | None:
+    return None if recipe.distributed.strategy == "fsdp" else "only distributed.strategy=fsdp shards"
+
+
+def _cpu_offload(recipe: Recipe) -> str | None:
+    if recipe.distributed.strategy == "fsdp" and not recipe.cluster.gpus_per_node:
+        return "training on CPU has everything in CPU memory"
+    return _sharded_only(recipe)
+
+
+UNUSED_BY_STRATEGY: Mapping[str, Callable[[Recipe], str | None]] = {
+    "distributed.reshard_after_forward": _sharded_only,
+    "distributed.cpu_offload": _cpu_offload,
+}
+"""For each such key, why a recipe's processes have no use for it; None where they have."""
 
 
 UNUSED_BY_SOURCE: Mapping[str, Callable[[Recipe], str | None]] = {

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ _QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 _LOG_LINES = 15
+_SHARE_TOLERANCE = 0.05
+"""Steps hold different documents in every trainer, and one that wraps documents loses a label for each cut."""
 
 Speed = tuple[float, float]
 """Real tokens per second: by the clock, and by processor time of all threads."""
@@ -73,8 +75,8 @@ def install_lines(name: str, folder: Path) -> list[str]:
 class PeerRuns:
     """Runs peers over one model and one set of documents, kept in `folder` in the form they read.
 
-    job: what every peer is told besides: steps, rows, row_length, learning_rate. Steps before `warmup`
-    are left out of the speed.
+    job: what every peer is told besides: steps, rows, row_length, learning_rate; trained_share is the share of
+    tokens that carry loss, which a peer must come close to. Steps before `warmup` are left out of the speed.
     """
 
     def __init__(self, folder: Path, *, job: dict[str, Any], warmup: int, onednn: bool) -> None:
@@ -85,22 +87,16 @@ class PeerRuns:
 
     def write(
         self,
-        conversations: Iterable[list[dict[str, str]]],
+        documents: Sequence[dict[str, list[int]]],
         tokenizer: PreTrainedTokenizerBase,
         save: Callable[[Path], object],
     ) -> None:
-        """Write documents as tokens, and the model with its tokenizer by `save`.
+        """Write documents (input_ids, attention_mask, labels), and the model with its tokenizer by `save`.
 
         Padding becomes a token that no document holds, so that real tokens can be told from it.
         """
-        tokens = []
-        used: set[int] = set()
-        for turns in conversations:
-            text = tokenizer.apply_chat_template(turns, tokenize=False)
-            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-            used.update(ids)
-            tokens.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": ids})
-        write_lines(self._folder / "tokens.jsonl", tokens)
+        used = {token for document in documents for token in document["input_ids"]}
+        write_lines(self._folder / "tokens.jsonl", documents)
         own_padding = tokenizer.pad_token
         unused = {str(token): number for number, token in tokenizer.added_tokens_decoder.items() if number not in used}
         tokenizer.pad_token, self._job["pad_token"] = next(iter(unused.items()))
@@ -123,11 +119,14 @@ class PeerRuns:
         def call() -> Speed:
             result = self._run(name, python, choices)
             steps = result.pop("steps")[self._warmup :]
+            total = {unit: sum(step[unit] for step in steps) for unit in steps[0]}
+            share, wanted = total["trained_tokens"] / total["tokens"], self._job["trained_share"]
             if not told:
-                print(f"{name} {choices}: {result}")
+                print(f"{name} {choices}: {result}, loss at {share:.1%} of tokens")
                 told.add(name)
-            tokens = sum(step["tokens"] for step in steps)
-            return tuple(tokens / sum(step[unit] for step in steps) for unit in ("seconds", "processor_seconds"))
+            if abs(share - wanted) > _SHARE_TOLERANCE:
+                raise PeerError(f"{name} takes loss at {share:.1%} of its tokens, where {wanted:.1%} carry it")
+            return total["tokens"] / total["seconds"], total["tokens"] / total["processor_seconds"]
 
         return call
 

@@ -1,37 +1,41 @@
-"""Distillation: size and speed of records, time of the loss, and how right its gradient is.
+"""Distillation: size and speed of records, time and memory of the loss.
 
     python -m tests.bench distill
     python -m tests.bench distill --distillkit FOLDER    a checkout of DistillKit
 
 Records are of made-up predictions, as spread as a language model's are. Targets: bytes a token ≤0.15x DistillKit at
 k=128; decoding ≥50x and encoding ≥20x as fast; the fused head ≤1.0x `F.cross_entropy` and ≥3x as fast as TRL's chunked
-divergence; angle to the dense gradient ≤0.25x that of normalised top-k.
+divergence; loss memory ≤0.1x that of whole logits. The gradient has a bench of its own, `gradient`, and a student's
+step `student`.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import math
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tests.bench._measure import measure, ratio, report
+from tests.bench._measure import in_own_process, measure, peak_memory, ratio, report
 from torch import Tensor
 from torch.nn import functional
 
-from nexa_distill.loss import RecordedLoss, TeacherEntries
+from nexa.recipe.sections.distill import CaptureSection
+from nexa_distill.loss import OnlineLoss, RecordedLoss, TeacherEntries
 from nexa_distill.records import Predictions, RecordSpec
 from nexa_distill.sampling import record, uniform
 from nexa_distill.shards import Pieces, Shard, shard_bytes
 from nexa_torch.loss import fused_head_loss
 
 _TOP = 128
+_DRAWS = CaptureSection().draws
+_CHUNK = 512
 _WEAKEST, _SPREAD = 3.0, 4.0
 """How much more the context says than the frequency: from, and up to how much further."""
 
@@ -39,8 +43,7 @@ _WEAKEST, _SPREAD = 3.0, 4.0
 def teacher_logits(tokens: int, vocabulary: int, *, seed: int = 0) -> Tensor:
     """Logits of a made-up teacher: how frequent a token is (Zipf's law), and what its context says of it.
 
-    The context speaks up enough that 50 draws find 15 to 20 tokens; those of an 8B model on web text find about 12
-    (arXiv 2503.16870).
+    The context speaks up enough that the draws find as many tokens as those of SmolLM2-135M do on real text.
     """
     generator = torch.Generator().manual_seed(seed)
     frequency = -torch.log1p(torch.arange(vocabulary, dtype=torch.float32))
@@ -62,7 +65,7 @@ def entries_of(found: Predictions, spec: RecordSpec) -> TeacherEntries:
 
 def sizes_and_speeds(tokens: int, vocabulary: int, rounds: int, distillkit: Path | None) -> None:
     """Bytes a token, and packing and unpacking of records against DistillKit's compression of its top 128."""
-    spec = RecordSpec.of("sampled", draws=50, head=0)
+    spec = RecordSpec.of("sampled", draws=_DRAWS, head=0)
     logits = teacher_logits(tokens, vocabulary)
     following = torch.zeros(tokens, dtype=torch.long)
     found, quality = record(logits, following, uniform(0, np.zeros(tokens), np.arange(tokens)), spec)
@@ -86,7 +89,7 @@ def sizes_and_speeds(tokens: int, vocabulary: int, rounds: int, distillkit: Path
         peer = _distillkit(distillkit, logits, vocabulary) if distillkit else None
         if peer is not None:
             candidates |= {"distillkit encode": peer[0], "distillkit decode": peer[1]}
-        timings = measure(candidates, rounds=rounds)
+        timings = measure(candidates, rounds=rounds, clock=time.process_time)
     print(f"\nrecords of {tokens:,} tokens: {size:.1f} bytes a token, {quality.entries / tokens:.1f} entries")
     for name, timing in timings.items():
         print(f"  {name:<18} {tokens / timing.median:12,.0f} tokens/s")
@@ -131,7 +134,7 @@ def head(tokens: int, width: int, vocabulary: int, rounds: int) -> None:
     hidden = torch.randn(tokens, width, generator=generator).requires_grad_()
     weight = (torch.randn(vocabulary, width, generator=generator) / width**0.5).requires_grad_()
     targets = torch.randint(0, vocabulary, (tokens,), generator=generator)
-    spec = RecordSpec.of("sampled", draws=50, head=0)
+    spec = RecordSpec.of("sampled", draws=_DRAWS, head=0)
     recorded, _ = record(
         teacher_logits(tokens, vocabulary), targets, uniform(0, np.zeros(tokens), np.arange(tokens)), spec
     )
@@ -142,7 +145,7 @@ def head(tokens: int, width: int, vocabulary: int, rounds: int) -> None:
 
     def nexa() -> Tensor:
         objective = RecordedLoss(targets, entries, alpha=0.9)
-        return fused_head_loss(hidden, weight, objective, scale=1 / tokens, chunk=512)
+        return fused_head_loss(hidden, weight, objective, scale=1 / tokens, chunk=_CHUNK)
 
     candidates = {
         "nexa": backward(nexa),
@@ -159,55 +162,57 @@ def head(tokens: int, width: int, vocabulary: int, rounds: int) -> None:
             return found.mean()
 
         candidates["TRL chunked"] = backward(trl)
-    timings = measure(candidates, rounds=rounds)
+    timings = measure(candidates, rounds=rounds, clock=time.process_time)
     target = "≤1.0x F.cross_entropy, ≤0.33x TRL, which multiplies with the teacher's head too"
     report(
         f"head of {vocabulary:,} tokens, width {width}, {tokens} positions", timings, candidate="nexa", target=target
     )
 
 
-def gradients(tokens: int, vocabulary: int) -> None:
-    """Angle and length of the gradient by the hidden states' head, against the dense one, averaged over a batch."""
-    width = 64
-    generator = torch.Generator().manual_seed(2)
-    hidden = torch.randn(tokens, width, generator=generator, dtype=torch.float64)
-    weight = (torch.randn(vocabulary, width, generator=generator, dtype=torch.float64) / 8).requires_grad_()
-    logits = teacher_logits(tokens, vocabulary)
-    p = torch.softmax(logits.double(), -1)
-    q = torch.softmax(functional.linear(hidden, weight), -1).detach()
-    dense = (q - p).T @ hidden
-    targets = torch.zeros(tokens, dtype=torch.long)
-    spec = RecordSpec.of("sampled", draws=50, head=0)
-    found, quality = record(logits, targets, uniform(0, np.zeros(tokens), np.arange(tokens)), spec)
-    entries = round(quality.entries / tokens)
-    values, ids = p.topk(entries, -1)
-    normalised = torch.zeros_like(p).scatter_(1, ids, values / values.sum(-1, keepdim=True))
-    bucket = record(logits, targets, np.zeros(tokens), RecordSpec.of("top_k", draws=0, head=entries))[0]
+def memory(tokens: int, width: int, vocabulary: int) -> None:
+    """Peak of forward and backward of the head against whole logits of student and teacher."""
+    print(f"\npeak memory of the loss of {tokens:,} positions, gradients of its inputs left out  [target: ≤0.1x dense]")
+    peaks = {name: in_own_process(_peak, name, tokens, width, vocabulary) for name in ("recorded", "online", "dense")}
+    for name, peak in peaks.items():
+        print(f"  {name:<10} {peak / 1e6:8.0f} MB   {peak / peaks['dense']:.3f}x dense")
 
-    def of(recorded: TeacherEntries) -> Tensor:
-        objective = RecordedLoss(targets, recorded, alpha=1.0)
-        return torch.autograd.grad(fused_head_loss(hidden, weight, objective, scale=1.0, chunk=512), weight)[0]
 
-    candidates = {
-        "sampled": of(entries_of(found, spec)),
-        "top-k with its tail": of(entries_of(bucket, RecordSpec.of("top_k", draws=0, head=entries))),
-        "top-k normalised": (q - normalised).T @ hidden,
+def _peak(name: str, tokens: int, width: int, vocabulary: int) -> float:
+    """Bytes of one step in a process of its own; the teacher's hidden states are there before it."""
+    generator = torch.Generator().manual_seed(1)
+    hidden = torch.randn(tokens, width, generator=generator).requires_grad_()
+    weight = (torch.randn(vocabulary, width, generator=generator) / width**0.5).requires_grad_()
+    other = torch.randn(vocabulary, width, generator=generator) / width**0.5
+    theirs = torch.randn(tokens, width, generator=generator)
+    targets = torch.randint(0, vocabulary, (tokens,), generator=generator)
+    ends = np.arange(1, tokens + 1) * 12
+    entries = TeacherEntries(
+        rows=torch.arange(tokens).repeat_interleave(12),
+        ids=torch.randint(0, vocabulary, (12 * tokens,), generator=generator),
+        weights=torch.full((12 * tokens,), 1 / 12),
+        ends=ends,
+        tail=False,
+    )
+
+    def fused(objective: Any) -> Tensor:
+        return fused_head_loss(hidden, weight, objective, scale=1 / tokens, chunk=_CHUNK)
+
+    def whole() -> Tensor:
+        q = torch.log_softmax(functional.linear(hidden, weight), -1)
+        p = torch.log_softmax(functional.linear(theirs, other), -1)
+        kl = functional.kl_div(q, p, log_target=True, reduction="none").sum(-1)
+        return (0.1 * functional.nll_loss(q, targets, reduction="none") + 0.9 * kl).mean()
+
+    def of_teacher(rows: slice) -> Tensor:
+        return functional.linear(theirs[rows], other)
+
+    losses: dict[str, Callable[[], Tensor]] = {
+        "recorded": lambda: fused(RecordedLoss(targets, entries, alpha=0.9)),
+        "online": lambda: fused(OnlineLoss(targets, of_teacher, vocabulary=vocabulary, alpha=0.9)),
+        "dense": whole,
     }
-    print(f"\ngradient of {tokens:,} positions to the dense one, {entries} entries each  [target: ≤0.25x normalised]")
-    angles = {}
-    for name, gradient in candidates.items():
-        cosine = (gradient * dense).sum() / gradient.norm() / dense.norm()
-        angles[name] = math.degrees(math.acos(min(1.0, cosine.item())))
-        length = (gradient.norm() / dense.norm()).item()
-        print(
-            f"  {name:<20} angle {angles[name]:6.2f}°, length {length:.3f}x, "
-            f"angle {angles[name] / max(1e-9, _degrees(candidates['top-k normalised'], dense)):.2f}x normalised"
-        )
-
-
-def _degrees(gradient: Tensor, dense: Tensor) -> float:
-    cosine = (gradient * dense).sum() / gradient.norm() / dense.norm()
-    return math.degrees(math.acos(min(1.0, cosine.item())))
+    gradients = (hidden.numel() + weight.numel()) * 4
+    return peak_memory(lambda: losses[name]().backward()) - gradients
 
 
 def main(argv: Sequence[str]) -> None:
@@ -221,4 +226,4 @@ def main(argv: Sequence[str]) -> None:
     options = parser.parse_args(argv)
     sizes_and_speeds(options.tokens, options.vocabulary, options.rounds, options.distillkit)
     head(min(512, options.tokens), options.width, options.vocabulary, options.rounds)
-    gradients(options.tokens, min(options.vocabulary, 8192))
+    memory(options.tokens, options.width, options.vocabulary)

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import multiprocessing
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
-from tests.bench._measure import measure, report
+from tests.bench._measure import in_own_process, measure, peak_memory, report
 from torch import Tensor
 from torch.nn import functional
 
@@ -77,36 +75,14 @@ class _Step:
         return loss.item()
 
 
-def _peak(name: str, shape: tuple[int, int, int], device: str, answers: multiprocessing.Queue[float]) -> None:
+def _peak(name: str, shape: tuple[int, int, int], device: str) -> float:
     """Bytes of one step above what the process held before it, gradients of the inputs included."""
     step = _Step(losses(device)[name], *shape, device)
     if device == "cuda":
         before = torch.cuda.memory_allocated()
         step()
-        answers.put(torch.cuda.max_memory_allocated() - before)
-        return
-    before = _own_memory("VmRSS")
-    # Writing 5 starts the mark anew; what the process that started this one used is not counted.
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    step()
-    answers.put(_own_memory("VmHWM") - before)
-
-
-def _own_memory(key: str) -> int:
-    """A line of /proc/self/status in bytes."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{key}:")) * 1024
-
-
-def _peak_bytes(name: str, shape: tuple[int, int, int], device: str) -> float:
-    """Peak of a step in a process of its own, where nothing else has set the mark before."""
-    context = multiprocessing.get_context("spawn")
-    answers: multiprocessing.Queue[float] = context.Queue()
-    process = context.Process(target=_peak, args=(name, shape, device, answers))
-    process.start()
-    bytes_ = answers.get()
-    process.join()
-    return bytes_
+        return float(torch.cuda.max_memory_allocated() - before)
+    return peak_memory(step)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -130,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     title = "tokens × vocabulary × width = " + " × ".join(map(str, shape))
     report(title, timings, candidate="nexa")
     print("\npeak memory of a step, its gradients included  [target: ≤0.5x plain]")
-    peaks = {name: _peak_bytes(name, shape, options.device) for name in candidates}
+    peaks = {name: in_own_process(_peak, name, shape, options.device) for name in candidates}
     for name, peak in peaks.items():
         against = f"   nexa is {peaks['nexa'] / peak:6.2f}x this" if name != "nexa" else ""
         print(f"  {name:<12}  {peak / 1e6:9.0f} MB   loss {values[name]:.6f}{against}")

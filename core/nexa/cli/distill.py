@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,36 +31,66 @@ def _json_option(function: Callable[..., None]) -> Callable[..., None]:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(function)
 
 
+def _store_option(function: Callable[..., None]) -> Callable[..., None]:
+    text = "Artifact store to use instead of the one in settings."
+    return click.option("--store", "store_uri", metavar="URI", help=text)(function)
+
+
 @command.command()
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY.PATH=VALUE]...")
 @click.option(
-    "--output", "-o", type=click.Path(path_type=Path), help="Folder to write. Default: distill.dataset of the recipe."
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="Folder to write. Default: distill.dataset of the recipe where it is a folder, else the artifact store.",
 )
+@_store_option
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and stop.")
 @_json_option
-def capture(recipe: str, overrides: Sequence[str], output: Path | None, dry_run: bool, as_json: bool) -> None:
+def capture(
+    recipe: str, overrides: Sequence[str], output: Path | None, store_uri: str | None, dry_run: bool, as_json: bool
+) -> None:
     """Let the teacher of a recipe read its training data once, and keep what it predicts.
 
     The size is told first. What a killed capture has finished is kept: the same command goes on from there. Under
     torchrun or srun the processes share the work.
     """
     from nexa.cli.output import print_json
+    from nexa.distilled import Destination
 
     loaded, distiller = _load(recipe, overrides)
-    folder = _output(loaded, output)
+    index = name = None
     with _progress() as on_progress:
         estimate = distiller.estimate(loaded)
+        place = Destination.of(loaded, estimate, output=output, store_uri=store_uri, name=_label(recipe))
         if not as_json:
-            _say(f"{estimate.tokens:,} predictions, about {_size(estimate.bytes)}, into {folder}")
-        index = None if dry_run else distiller.capture(loaded, folder, on_progress=on_progress)
+            _say(f"{estimate.tokens:,} predictions, about {_size(estimate.bytes)}, into {place}")
+        if not dry_run and (name := place.earlier()) is None:
+            index, name = place.finish(distiller.capture(loaded, place.folder, on_progress=on_progress))
     if as_json:
-        print_json({"tokens": estimate.tokens, "bytes": estimate.bytes, "index": index})
+        print_json({"tokens": estimate.tokens, "bytes": estimate.bytes, "index": index, "artifact": name})
     elif index is not None and index.is_file():
-        _say(f"written: {index}")
-        _print_quality(index)
+        _say(f"written: {name or index}")
+        _print_facts(_index(index))
+    elif name is not None:
+        _say(f"captured before: {name}")
     elif index is not None:
         _say("this process's part is done; the last one to finish writes the index")
+
+
+@command.command()
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option("--name", help="Folder of the artifact's name: datasets/NAME/… Default: the folder's name.")
+@_store_option
+def commit(dataset: Path, name: str | None, store_uri: str | None) -> None:
+    """Move a distilled dataset into the artifact store; nothing is copied on one file system."""
+    from nexa.distilled import commit_dataset
+    from nexa.stores import open_store
+
+    folder = _index_file(dataset).parent
+    found = commit_dataset(open_store(store_uri), folder, label=name or _label(folder.absolute().name))
+    _say(f"committed: {found}")
 
 
 @command.command()
@@ -82,7 +113,7 @@ def verify(dataset: Path) -> None:
     """Hash every file of a distilled dataset; ends with 1 where one is damaged."""
     from nexa.errors import ArtifactError
 
-    damage = _distiller_of(dataset).verify(dataset)
+    damage = _distiller_of(dataset).verify(_index_file(dataset))
     if damage:
         raise ArtifactError(
             "\n".join(damage), hint="type its nexa distill capture again: whole shards are kept, others made anew"
@@ -102,7 +133,7 @@ def verify(dataset: Path) -> None:
 def export(dataset: Path, output: Path, form: str) -> None:
     """Write a distilled dataset in another form."""
     with _progress() as on_progress:
-        _distiller_of(dataset).export(dataset, output, form=form, on_progress=on_progress)
+        _distiller_of(dataset).export(_index_file(dataset), output, form=form, on_progress=on_progress)
     _say(f"written: {output}")
 
 
@@ -112,7 +143,7 @@ def export(dataset: Path, output: Path, form: str) -> None:
 @click.option(
     "--student", default="latest", show_default=True, help="Checkpoint: a folder, artifact, run id or latest."
 )
-@click.option("--store", "store_uri", metavar="URI", help="Artifact store to look in instead of the one in settings.")
+@_store_option
 @click.option("--plot", type=click.Path(path_type=Path), help="SVG file to draw calibration and losses into.")
 @_json_option
 def compare(
@@ -179,23 +210,25 @@ def _load(recipe: str, overrides: Sequence[str], *, checked: bool = True) -> tup
     return loaded, distiller
 
 
-def _output(recipe: Recipe, output: Path | None) -> Path:
-    from nexa.errors import UserError
+def _label(name: str) -> str:
+    """A name of a recipe or folder as one part of an artifact's."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem).strip("-._") or "dataset"
 
-    if output is not None:
-        return output.absolute()
-    if recipe.distill.dataset is None:
-        raise UserError("nowhere to write to", hint="give --output FOLDER, or set distill.dataset")
-    named = Path(recipe.distill.dataset)
-    return named.parent if named.suffix == ".json" else named
+
+def _index_file(dataset: Path) -> Path:
+    """The index of a dataset that is given as folder, index or artifact."""
+    from nexa.distilled import find_dataset
+    from nexa.distiller import DATASET_INDEX
+
+    folder = find_dataset(dataset)
+    return folder if folder.name == DATASET_INDEX else folder / DATASET_INDEX
 
 
 def _index(dataset: Path) -> dict[str, Any]:
-    from nexa.distiller import DATASET_INDEX
     from nexa.errors import DataError
     from nexa.files import read_json
 
-    path = dataset if dataset.name == DATASET_INDEX else dataset / DATASET_INDEX
+    path = _index_file(dataset)
     index = read_json(path)
     if index is None:
         raise DataError(f"{path} is missing or no JSON", hint="make a dataset with: nexa distill capture")
@@ -214,10 +247,6 @@ def _progress() -> Iterator[CaptureProgress | None]:
 
     with progress_bar(phases=_PHASES) as on_progress:
         yield on_progress
-
-
-def _print_quality(index: Path) -> None:
-    _print_facts(_index(index))
 
 
 def _print_facts(index: dict[str, Any]) -> None:

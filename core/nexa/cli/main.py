@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from nexa.errors import NexaError
 
 INTERRUPTED_EXIT_CODE = 130
 BROKEN_PIPE_EXIT_CODE = 141
+_GC_THRESHOLD = 10_000
+"""New objects between two searches for cycles; Python's 700 would search dozens of times while modules are imported."""
 
 
 @dataclass(frozen=True)
@@ -155,11 +158,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Exit codes: 0 well, 1 the run or machine failed, 2 what was typed or written must change,
     70 a bug in Nexa, 130 interrupted, 141 the reader of the output went away.
     """
+    if argv is None:
+        gc.set_threshold(_GC_THRESHOLD)
     try:
         try:
             result = _invoke(list(sys.argv[1:] if argv is None else argv))
         finally:
             sys.stdout.flush()
+            if argv is None:
+                # The process ends here; a last search for cycles among all that was imported would free nothing.
+                gc.freeze()
     except BrokenPipeError:
         _forget_stdout()
         return BROKEN_PIPE_EXIT_CODE

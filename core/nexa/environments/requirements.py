@@ -6,6 +6,7 @@ import platform
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -108,6 +109,7 @@ def can_meet(first: SpecifierSet, second: SpecifierSet) -> bool:
     return False
 
 
+@cache
 def parse(text: str, asker: str) -> Requirement:
     """Read a requirement. Raises UserError that names who asks."""
     from packaging.requirements import InvalidRequirement, Requirement

@@ -14,9 +14,9 @@ FILE_KEYS = (
     "data.validation.remote_uri",
     "data.local_cache_root",
     "model.chat_template",
-    "distill.dataset",
 )
 MODEL_KEYS = ("model.name", "model.tokenizer", "distill.teacher")
+DATASET_KEY = "distill.dataset"
 STORE_KEY = "artifacts.store_uri"
 ENVIRONMENT_KEYS = ("environment", "environment.name")
 IMAGE_KEY = "environment.container"
@@ -28,6 +28,7 @@ def absolute_paths(layer: Node, folder: Path) -> Node:
     """`layer` with every relative path made absolute against `folder`; URIs stay as they are."""
     for key in FILE_KEYS:
         layer = _replace(layer, key, lambda value: absolute_path(value, folder))
+    layer = _replace(layer, DATASET_KEY, lambda value: absolute_dataset(value, folder))
     for key in MODEL_KEYS:
         layer = _replace(layer, key, lambda value: absolute_model(value, folder))
     for key in ENVIRONMENT_KEYS:
@@ -46,6 +47,16 @@ def absolute_model(value: str, folder: Path) -> str:
     marked = value.startswith(("./", "../", "~")) or value.lower().endswith(".gguf")
     is_path = marked or ("/" in value and (folder / value).exists())
     return absolute_path(value, folder) if is_path else value
+
+
+def absolute_dataset(value: str, folder: Path) -> str:
+    """A distilled dataset's path made absolute; what names one of the artifact store stays.
+
+    "datasets/mine" is a path only where such a folder exists.
+    """
+    from nexa.distilled import is_reference
+
+    return value if is_reference(value) and not (folder / value).is_dir() else absolute_path(value, folder)
 
 
 def _replace(layer: Node, key: str, change: Callable[[str], str]) -> Node:

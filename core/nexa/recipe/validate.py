@@ -26,7 +26,7 @@ OWN_KEYS = frozenset(Recipe.model_fields) - {"plugin_options"}
 class _NoOptions(BaseModel):
     """The options of a reward that takes none."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 def validate_tree(root: Node) -> tuple[Recipe | None, list[Problem]]:

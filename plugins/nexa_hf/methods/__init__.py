@@ -19,6 +19,7 @@ METHODS: Mapping[str, str] = {
     "orpo": "nexa_hf.methods.orpo:ORPO",
     "reward": "nexa_hf.methods.reward:REWARD",
     "grpo": "nexa_hf.methods.grpo:GRPO",
+    "distill": "nexa_hf.methods.distill:DISTILL",
 }
 """Where each method is, as "module:attribute", by name."""
 

@@ -8,19 +8,35 @@ from typing import TYPE_CHECKING
 from nexa.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from nexa.backend import Preparation, PrepareProgress, PreviewToken
     from nexa.recipe.schema import Recipe
-    from nexa_hf.methods.base import TrainingData
+    from nexa_hf.methods.base import Refusal, TrainingData
     from nexa_torch.models import LanguageModel
 
 TRAINING_ARGUMENTS = ("transformers/training_args.py", "TrainingArguments")
 TRL_BASE = ("trl/trainer/base_config.py", "_BaseConfig")
+PLAIN_TRAINER_REFUSALS: Mapping[str, Refusal] = {
+    "training.activation_checkpointing": lambda recipe: (
+        "transformers.Trainer recomputes whole blocks; set true or false"
+        if recipe.training.activation_checkpointing == "selective"
+        else None
+    ),
+    "training.activation_offload": lambda recipe: "transformers.Trainer keeps activations on their device",
+}
+"""What methods with transformers' own trainer refuse."""
 
 
-def build_language_model(recipe: Recipe, data: TrainingData, checkpoint: Path | None) -> LanguageModel:
+def build_language_model(
+    recipe: Recipe,
+    data: TrainingData,
+    checkpoint: Path | None,
+    change: Callable[[LanguageModel], None] = lambda model: None,
+) -> LanguageModel:
     """The recipe's causal language model with its adapter, as it is or as a checkpoint has it.
+
+    change: done to the model before it gets adapter and checkpoint.
 
     Raises UserError where it can't be loaded, where data and model don't fit, and where an adapter finds no layer.
     """
@@ -41,6 +57,7 @@ def build_language_model(recipe: Recipe, data: TrainingData, checkpoint: Path | 
             f"{model.vocabulary - 1}",
             hint="model.tokenizer belongs to another model; leave it out to use the model's own",
         )
+    change(model)
     if recipe.adapter is not None:
         if recipe.adapter.type == "qlora":
             quantize_linear_layers(model.network, recipe.training.precision)

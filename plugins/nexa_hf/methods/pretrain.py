@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nexa_hf.methods.base import Job, Method, TrainingData
-from nexa_hf.methods.language import TRAINING_ARGUMENTS, build_language_model, prepare, show_rows
+from nexa_hf.methods.base import Job, Logits, Method, TrainingData
+from nexa_hf.methods.language import (
+    PLAIN_TRAINER_REFUSALS,
+    TRAINING_ARGUMENTS,
+    build_language_model,
+    prepare,
+    show_rows,
+)
 
 if TYPE_CHECKING:
     from nexa.backend import PrepareProgress, Preview
@@ -45,15 +51,9 @@ PRETRAIN = Method(
     show_rows=show_rows,
     # Rows are torch data sets of arrays already, without columns to choose from.
     fixed=lambda recipe: {"remove_unused_columns": False, "prediction_loss_only": True},
-    refusals={
-        "training.activation_checkpointing": lambda recipe: (
-            "transformers.Trainer recomputes whole blocks; set true or false"
-            if recipe.training.activation_checkpointing == "selective"
-            else None
-        ),
-        "training.activation_offload": lambda recipe: "transformers.Trainer keeps activations on their device",
-    },
+    refusals=PLAIN_TRAINER_REFUSALS,
     keywords=_keywords,
     perplexity=True,
+    logits=Logits(copies=3, gpu_copies=3),
     slow="transformers.Trainer holds the logits of all positions; backend torch computes the loss in pieces",
 )

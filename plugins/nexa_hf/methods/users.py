@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from nexa_hf.methods.base import Refusal
     from nexa_torch.data.preferences import PreferenceFormat
 
+ANSWERING = tuple(f"rollouts.{name}" for name in ("max_completion_length", "temperature", "top_p", "top_k"))
+"""How a model answers a prompt in training."""
+
 USERS: Mapping[str, tuple[str, ...]] = {
     "preference.beta": ("dpo", "kto", "orpo"),
     "preference.loss_type": ("dpo",),
@@ -21,6 +24,7 @@ USERS: Mapping[str, tuple[str, ...]] = {
     "preference.precompute_reference": ("dpo", "kto"),
     "preference.center_rewards": ("reward",),
     **{path: ("grpo",) for path in Recipe.leaf_paths() if path.startswith("rollouts.")},
+    **dict.fromkeys(ANSWERING, ("grpo", "distill")),
 }
 """The methods that heed each field of these sections."""
 

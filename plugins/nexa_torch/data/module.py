@@ -74,6 +74,10 @@ class BaseDataModule(ABC):
         """Hash of the training data, the same in every attempt of a run; "" where it is not known."""
         return ""
 
+    def inputs(self) -> Sequence[str]:
+        """Hashes or URIs of what checkpoints are made from, as artifacts name one another."""
+        return [f"sha256:{found}"] if (found := self.fingerprint()) else []
+
     def lineage(self) -> dict[str, Any]:
         """What checkpoints record of the data they were trained on."""
         fingerprint = self.fingerprint()
@@ -194,4 +198,5 @@ def row_loader(
         shuffle=train if shuffle is None else shuffle,
     )
     workers = recipe.data.loader_workers if train else 0
-    return make_loader(cast("Dataset[Any]", dataset), sampler, workers=workers, collate=collate), sampler
+    pin = bool(recipe.cluster.gpus_per_node)
+    return make_loader(cast("Dataset[Any]", dataset), sampler, workers=workers, collate=collate, pin=pin), sampler

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,7 @@ from torch.distributed.fsdp import (
     register_fsdp_forward_method,
 )
 
+from nexa_torch.distributed.delivery import Delivery
 from nexa_torch.distributed.strategy import Strategy, frozen_names
 from nexa_torch.engine.windows import Microbatch
 
@@ -41,6 +43,7 @@ class ShardedStrategy(Strategy):
     def __init__(self, ranks: Ranks, section: DistributedSection, *, precision: str) -> None:
         super().__init__(ranks)
         self._section = section
+        self._delivers = False
         # Weights travel and are kept for the backward pass in the precision they are computed with;
         # gradients are added in fp32.
         self._precision = (
@@ -49,11 +52,23 @@ class ShardedStrategy(Strategy):
             else MixedPrecisionPolicy(cast_forward_inputs=False)
         )
 
+    def build(self, task: TrainingTask, restore_from: Path | None) -> nn.Module:
+        """The whole model on rank 0 alone, and its shape elsewhere, where the task can tell it."""
+        model = super().build(task, restore_from) if self.ranks.is_main else None
+        # Loading may take longer than a collective may.
+        self.ranks.gather("model built")
+        outline = self.ranks.from_main(task.outline)
+        self._delivers = outline is not None
+        if model is not None:
+            return model
+        return task.build_empty(outline) if self._delivers else super().build(task, restore_from)
+
     def spread(self, model: nn.Module, task: TrainingTask) -> nn.Module:
         """Shard every block, then the rest of the model; the parameters become DTensors.
 
-        Group by group, so that a device never holds the whole model.
+        Group by group, so that a device, or a rank that gets its weights from rank 0, never holds the whole model.
         """
+        delivery = Delivery(model, self.ranks) if self._delivers else None
         mesh = init_device_mesh(self.ranks.device.type, (self.ranks.world_size,), mesh_dim_names=("ranks",))
         offloads = self._section.cpu_offload and self.ranks.device.type != "cpu"
         options: dict[str, Any] = {
@@ -62,7 +77,11 @@ class ShardedStrategy(Strategy):
             "offload_policy": CPUOffloadPolicy() if offloads else OffloadPolicy(),
         }
         for block in find_blocks(model):
+            if delivery is not None:
+                delivery.send(block)
             fully_shard(block, reshard_after_forward=self._section.reshard_after_forward, **options)
+        if delivery is not None:
+            delivery.send(model)
         # What the forward pass ends with the backward pass begins with.
         fully_shard(model, reshard_after_forward=False, **options)
         for module in model.modules():

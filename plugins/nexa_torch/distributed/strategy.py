@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -32,6 +33,16 @@ class Strategy(ABC):
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
+
+    def build(self, task: TrainingTask, restore_from: Path | None) -> nn.Module:
+        """The task's model with a checkpoint's weights, where it has one, for `spread`.
+
+        Raises what the task raises, on every rank.
+        """
+        model = task.build_model()
+        if restore_from is not None:
+            task.restore(model, restore_from)
+        return model
 
     @abstractmethod
     def spread(self, model: nn.Module, task: TrainingTask) -> nn.Module:

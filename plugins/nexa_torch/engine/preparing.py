@@ -41,10 +41,8 @@ def prepare(engine: TrainingEngine, ctx: CallbackContext) -> None:
     loader, sampler = engine.data_module.train_dataloader(ranks.rank, ranks.world_size)
     engine.source = make_source(loader, sampler, task, engine.plan, recipe.training)
     task.total_steps = engine.source.total_steps
-    model = task.build_model()
-    if resume is not None:
-        task.restore(model, resume)
     engine.strategy = choose_strategy(recipe.distributed, ranks, precision=recipe.training.precision)
+    model = engine.strategy.build(task, resume)
     engine.model = engine.strategy.spread(model, task)
     engine.criterion = task.build_criterion().to(ranks.device)
     engine.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ class Snapshot:
     cursor: Cursor
     weights: Mapping[str, Tensor]
     trainer: TrainerSnapshot | None
-    fingerprint: str
+    inputs: Sequence[str]
     lineage: Mapping[str, Any]
 
     def writes(self) -> list[int]:
@@ -133,7 +133,7 @@ class Saver:
             cursor=cursor,
             weights=weights,
             trainer=trainer,
-            fingerprint=engine.data_module.fingerprint(),
+            inputs=engine.data_module.inputs(),
             lineage=engine.data_module.lineage(),
         )
 
@@ -199,7 +199,7 @@ class Saver:
             cursor.step,
             folder,
             metrics=cursor.metrics,
-            inputs=[f"sha256:{snapshot.fingerprint}"] if snapshot.fingerprint else [],
+            inputs=snapshot.inputs,
             lineage=snapshot.lineage,
         )
 

@@ -97,10 +97,13 @@ def enable(network: PreTrainedModel) -> bool:
     """
     if network.config._attn_implementation != "sdpa" or not network._can_set_attn_implementation():
         return False
-    AttentionInterface.register(NAME, attend_documents)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
     network.set_attn_implementation(NAME)
     return True
+
+
+def enabled(network: PreTrainedModel) -> bool:
+    """Whether a model takes document lengths; what sets another attention later ends that."""
+    return bool(network.config._attn_implementation == NAME)
 
 
 def disable(network: PreTrainedModel) -> None:
@@ -113,3 +116,8 @@ def longest_whole_document(network: PreTrainedModel) -> int | None:
     config = network.config.get_text_config()
     windows = [getattr(config, name, None) for name in _WINDOWS]
     return min((window for window in windows if isinstance(window, int)), default=None)
+
+
+# Here, so that every process knows the name before it meets a configuration from another one.
+AttentionInterface.register(NAME, attend_documents)
+AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -68,6 +68,20 @@ class TrainingTask(ABC):
     def build_model(self) -> nn.Module:
         """Return the model on CPU, its weights a function of `recipe.training.seed` or loaded."""
 
+    def outline(self) -> Any:
+        """What `build_empty` must know of the model that `build_model` made, to be pickled; None where that won't do.
+
+        With it a sharded model is loaded by rank 0 alone, and no other rank ever holds it whole.
+        """
+        return None
+
+    def build_empty(self, outline: Any) -> nn.Module:
+        """Return the model of an `outline` on another rank, its weights on torch's meta device.
+
+        They come from rank 0.
+        """
+        raise NotImplementedError(f"{type(self).__name__} gives an outline and builds no model of it")
+
     @abstractmethod
     def build_optimizer(self, model: nn.Module) -> Optimizer:
         """Return the optimizer over the trained parameters of `model`."""

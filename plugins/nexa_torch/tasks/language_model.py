@@ -22,7 +22,8 @@ from nexa_torch.models import (
 )
 from nexa_torch.optimizers import build_optimizer
 from nexa_torch.options import torch_options
-from nexa_torch.probes import attend_by_document, documents_stay_apart
+from nexa_torch.outline import ModelOutline
+from nexa_torch.probes import choose_kernels, documents_stay_apart
 from nexa_torch.quantize import quantize_linear_layers
 from nexa_torch.schedules import recipe_scheduler
 from nexa_torch.tasks.base import StepResult, TrainingTask
@@ -55,6 +56,8 @@ class LanguageModelTask(TrainingTask):
 
     language: LanguageModel
     """The model as the loss sees it, from `build_model` on."""
+    _kernels = "compiled blocks"
+    _outline: ModelOutline | None = None
 
     @property
     def module(self) -> LanguageDataModule:
@@ -77,9 +80,9 @@ class LanguageModelTask(TrainingTask):
         recipe = self.recipe
         self.language = self.load_language()
         self._require_fit()
-        if recipe.data.packing and not recipe.training.compile:
-            # Compiled blocks want one shape; documents have as many as there are lengths.
-            attend_by_document(self.language)
+        # Compiled blocks want one shape, where documents have as many as there are lengths, and fuse norms anyway.
+        if not recipe.training.compile:
+            self._kernels = choose_kernels(self.language, packing=recipe.data.packing)
         if recipe.adapter is not None:
             if recipe.adapter.type == "qlora":
                 quantize_linear_layers(self.language.network, recipe.training.precision)
@@ -91,8 +94,20 @@ class LanguageModelTask(TrainingTask):
             compile_blocks(self.language.network)
         return self.language.network
 
+    def outline(self) -> ModelOutline | None:
+        """The model's shape; None for weights of 4 bits, whose scales are no parameters."""
+        adapter = self.recipe.adapter
+        return None if adapter is not None and adapter.type == "qlora" else ModelOutline.of(self.language)
+
+    def build_empty(self, outline: ModelOutline) -> nn.Module:
+        """The model without its weights."""
+        self._outline = outline
+        return self.build_model()
+
     def load_language(self) -> LanguageModel:
-        """The recipe's model before an adapter is added."""
+        """The recipe's model before an adapter is added; without weights where they come from another rank."""
+        if self._outline is not None:
+            return self._outline.build()
         recipe, data = self.recipe, self.module.data
         return load_model(recipe.model, data.tokenizer, row_length=data.row_length, seed=recipe.training.seed)
 
@@ -133,6 +148,10 @@ class LanguageModelTask(TrainingTask):
         """Add the perplexity, e to the loss."""
         loss = values["eval_loss"]
         return {**values, "perplexity": math.exp(loss) if loss < _OVERFLOW else math.inf}
+
+    def notes(self, model: nn.Module) -> Sequence[str]:
+        """The counts of parameters, and how a CPU computes attention and norms."""
+        return (*super().notes(model), f"kernels on CPU: {self._kernels}")
 
     def flops(self, model: nn.Module, units: int) -> float | None:
         """Operations of a training step over `units` tokens of full rows.
@@ -186,7 +205,8 @@ class LanguageModelTask(TrainingTask):
                 f"{model.vocabulary - 1}",
                 hint="model.tokenizer belongs to another model; leave it out to use the model's own",
             )
-        if recipe.data.packing and not documents_stay_apart(model):
+        # Rank 0 has tried it where this one has no weights.
+        if recipe.data.packing and self._outline is None and not documents_stay_apart(model):
             raise UserError(
                 f"model {recipe.model.name!r} mixes the documents of a packed row", hint="set data.packing=false"
             )

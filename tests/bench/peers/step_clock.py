@@ -25,7 +25,7 @@ def read_job() -> dict[str, Any]:
 
 
 class StepClock(TrainerCallback):
-    """Writes real tokens, seconds and processor seconds of each step to the job's result file.
+    """Writes real tokens, those that carry loss, seconds and processor seconds of each step to the job's result file.
 
     A step lasts from the end of the one before, so loading its batch and logging count. Tokens are counted
     where the model receives them: the job's padding token stands in no document.
@@ -34,7 +34,7 @@ class StepClock(TrainerCallback):
     def __init__(self, job: dict[str, Any], distribution: str) -> None:
         self._job = job
         self._distribution = distribution
-        self._tokens = 0
+        self._tokens = self._trained_tokens = 0
         self._steps: list[dict[str, float]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -44,13 +44,16 @@ class StepClock(TrainerCallback):
 
     def _count(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
         self._tokens += int((kwargs["input_ids"] != self._job["pad_token"]).sum())
+        self._trained_tokens += int((kwargs["labels"][:, 1:] >= 0).sum())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Note the step."""
         now = (time.perf_counter(), time.process_time())
         seconds, processor_seconds = (end - begin for end, begin in zip(now, self._last, strict=True))
-        self._steps.append({"tokens": self._tokens, "seconds": seconds, "processor_seconds": processor_seconds})
-        self._last, self._tokens = now, 0
+        counts = {"tokens": self._tokens, "trained_tokens": self._trained_tokens}
+        self._steps.append({**counts, "seconds": seconds, "processor_seconds": processor_seconds})
+        self._last = now
+        self._tokens = self._trained_tokens = 0
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write what was measured, and what it was measured on, since peers choose much by themselves."""

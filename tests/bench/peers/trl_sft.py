@@ -34,7 +34,9 @@ def main() -> None:
     trainer = SFTTrainer(
         model=job["model"],
         args=config,
-        train_dataset=load_dataset("json", data_files=job["tokens"], split="train").select_columns("input_ids"),
+        train_dataset=load_dataset("json", data_files=job["tokens"], split="train").select_columns(
+            ["input_ids", "labels"]
+        ),
         processing_class=tokenizer,
         callbacks=[StepClock(job, "trl")],
     )

@@ -78,6 +78,9 @@ def test_an_own_key_takes_the_place_of_the_rendered_one(tmp_path: Path) -> None:
     """Keys that exclude one another never stand side by side, and null leaves a key to Axolotl."""
     config = rendered(tmp_path, **{"axolotl.warmup_ratio": 0.1, "axolotl.flash_attention": True, "axolotl.seed": None})
     assert not {"warmup_steps", "attn_implementation", "seed"} & set(config)
+    sharded = {"distributed__strategy": "fsdp", "distributed__cpu_offload": True, "cluster__gpus_per_node": 2}
+    sharding = rendered(tmp_path, **sharded, **{"axolotl.fsdp_config": {"state_dict_type": "X"}})["fsdp_config"]
+    assert (sharding["offload_params"], sharding["state_dict_type"]) == (True, "X")
     own_data = rendered(tmp_path, **{"axolotl.datasets": [{"path": "a/b", "type": "alpaca"}]})
     assert own_data["datasets"] == [{"path": "a/b", "type": "alpaca"}]
 
@@ -216,6 +219,7 @@ def test_an_imported_file_renders_to_itself(tmp_path: Path, text: str) -> None:
         ("batch_size: 16", "config.yml:4:1: batch_size: a run of Nexa can't do this"),
         ("resume_from_checkpoint: x", "continue a run of Nexa"),
         ("lora_r: 8", "config.yml:4:9: lora_r: there is no adapter"),
+        ("weight_decay: much", "config.yml:4:1: weight_decay: 'much' is no number"),
     ],
 )
 def test_keys_that_can_not_be_kept_are_refused_with_their_line(tmp_path: Path, line: str, said: str) -> None:
@@ -223,6 +227,42 @@ def test_keys_that_can_not_be_kept_are_refused_with_their_line(tmp_path: Path, l
     with pytest.raises(RecipeError) as caught:
         import_text(tmp_path, f"base_model: a/b\ndatasets: [{{path: a/b, type: x}}]\nlearning_rate: 1.0\n{line}\n")
     assert said in str(caught.value)
+
+
+def test_a_key_without_a_value_is_none(tmp_path: Path) -> None:
+    """Public files list keys with nothing behind them, also such as Axolotl does not heed."""
+    text = USER_FILE + "wandb_watch:\nfsdp_config:\nresume_from_checkpoint:\nlocal_rank:\n"
+    own = import_text(tmp_path, text).plugin_options["axolotl"]
+    assert own == import_text(tmp_path, USER_FILE).plugin_options["axolotl"]
+
+
+def test_files_beside_the_file_are_found_from_the_run(tmp_path: Path) -> None:
+    """Their paths become absolute; names that are no files here stay as they are."""
+    for name in ("zero.json", "rows.jsonl"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "model").mkdir()
+    text = (
+        "base_model: ./model\ndatasets: [{path: json, data_files: [rows.jsonl], type: alpaca}]\nlearning_rate: 1e-4\n"
+    )
+    recipe = import_text(tmp_path, f"{text}deepspeed: zero.json\n")
+    own = recipe.plugin_options["axolotl"]
+    assert recipe.model.name == str(tmp_path / "model")
+    assert own["deepspeed"] == str(tmp_path / "zero.json")
+    assert own["datasets"] == [{"path": "json", "data_files": [str(tmp_path / "rows.jsonl")], "type": "alpaca"}]
+
+
+def test_old_names_of_sharding_settings_are_today_s(tmp_path: Path) -> None:
+    """Axolotl drops the prefix itself, with a warning."""
+    text = USER_FILE + "fsdp_version: 2\nfsdp_config:\n  fsdp_offload_params: true\n  fsdp_version: 2\n"
+    own = import_text(tmp_path, text).plugin_options["axolotl"]
+    assert own["fsdp_config"] == {"offload_params": True, "fsdp_version": 2}
+
+
+def test_preferences_of_a_file_are_not_said_to_be_unpacked(tmp_path: Path) -> None:
+    """They never are packed: that a file says so is no reason to refuse it."""
+    text = USER_FILE.replace("sample_packing: true", "sample_packing: false")
+    recipe = import_text(tmp_path, f"{text}rl: dpo\nrl_beta: 0.1\n")
+    assert recipe.data.packing == Recipe.model_validate(make(tmp_path).model_dump()).data.packing
 
 
 def test_a_recipe_is_no_configuration(tmp_path: Path) -> None:

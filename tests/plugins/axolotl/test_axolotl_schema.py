@@ -25,14 +25,17 @@ SCHEMA = AxolotlSchema.from_document(
                 "bf16": {"anyOf": [{"const": "auto", "type": "string"}, {"type": "boolean"}]},
                 "rl": {"anyOf": [{"$ref": "#/$defs/RLType"}, {"type": "null"}]},
                 "trl": {"anyOf": [{"$ref": "#/$defs/TRLConfig"}, {"type": "null"}]},
-                "datasets": {"anyOf": [{"type": "array", "items": {"anyOf": [{"$ref": "#/$defs/D"}]}}]},
+                "datasets": {
+                    "anyOf": [{"type": "array", "items": {"anyOf": [{"$ref": "#/$defs/D"}, {"$ref": "#/$defs/P"}]}}]
+                },
                 "kwargs": {"type": "object", "additionalProperties": True},
                 "template": {"anyOf": [{"type": "string", "pattern": "^fallback_"}]},
             },
             "$defs": {
                 "RLType": {"enum": ["dpo", "kto"], "type": "string"},
                 "TRLConfig": {"type": "object", "properties": {"beta": {"type": "number"}}},
-                "D": {"type": "object", "properties": {"path": {"type": "string"}}},
+                "D": {"type": "object", "properties": {"path": {"type": "string"}, "roles": {"type": "object"}}},
+                "P": {"type": "object", "properties": {"path": {"type": "string"}, "chosen": {"type": "string"}}},
             },
         },
     }
@@ -45,7 +48,7 @@ SCHEMA = AxolotlSchema.from_document(
         {"seed": 1, "rl_beta": 1, "bf16": "auto"},
         {"bf16": True, "rl": "dpo", "trl": {"beta": 0.5}},
         {"datasets": [{"path": "x"}], "kwargs": {"anything": [1]}, "template": "fallback_x"},
-        {"seed": None, "rl": None},
+        {"seed": None, "rl": None, "wandb_watch": None},
     ],
 )
 def test_what_axolotl_takes_is_taken(own: dict[str, Any]) -> None:
@@ -65,6 +68,7 @@ def test_what_axolotl_takes_is_taken(own: dict[str, Any]) -> None:
         ({"rl": "dop"}, "axolotl.rl", "did you mean 'dpo'?"),
         ({"trl": {"betta": 1}}, "axolotl.trl.betta", "did you mean 'beta'?"),
         ({"datasets": [{"path": "x", "tpye": "y"}]}, "axolotl.datasets.0.tpye", "would ignore it"),
+        ({"datasets": [{"path": "x", "chosen": "y", "roles": {}}]}, "axolotl.datasets.0", "remove chosen or roles"),
         ({"template": "other"}, "axolotl.template", "does not match"),
     ],
 )

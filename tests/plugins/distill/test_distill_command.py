@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
 import nexa
 from nexa.cli.main import main
+from nexa.distilled import find_dataset
+from nexa.errors import UserError
+from nexa.stores import open_store
 from nexa.testing.recipes import tiny_recipe
 
 
@@ -78,7 +82,7 @@ def test_distill_teacher_returns_the_index(recipe_file, tmp_path, teacher):
     [
         (["capture", "RECIPE", "--output", "OUT", "distill.teacher=/none/at-all"], "does not exist"),
         (["capture", "RECIPE", "--output", "OUT", "distill.distiller=logitz"], "did you mean 'logits'"),
-        (["capture", "RECIPE"], "nowhere to write to"),
+        (["commit", "OUT"], "has no distilled_dataset.json"),
         (["show", "OUT"], "is missing or no JSON"),
         (["compare", "RECIPE", "--student", "TEACHER", "data.validation.fraction=null"], "holds nothing out"),
     ],
@@ -90,3 +94,48 @@ def test_misuse_ends_with_2_and_one_message(recipe_file, tmp_path, teacher, argu
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_a_capture_goes_into_the_artifact_store(recipe_file, tmp_path, capsys, monkeypatch):
+    """Moved, not copied; found by name, URI and as the latest; made once; trained on; kept while students need it."""
+    monkeypatch.setenv("NEXA_STORE_URI", str(tmp_path / "recipe" / "artifacts"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="holds no dataset"):
+        find_dataset("latest")
+    assert main(["distill", "capture", str(recipe_file), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    name, index = said["artifact"], Path(said["index"])
+    assert name.startswith("datasets/tiny/")
+    assert index.stat().st_nlink == 1
+    assert not list(tmp_path.rglob(".captures/*"))
+    assert main(["distill", "capture", str(recipe_file)]) == 0
+    assert f"captured before: {name}" in capsys.readouterr().out
+    store = open_store()
+    (artifact,) = store.list("datasets")
+    assert artifact.meta.kind == "distilled-dataset"
+    assert store.manifest(name)["lineage"]["teacher"]["sha256"]
+    for reference in ("latest", name, name[:-3], artifact.meta.uri, str(index)):
+        assert main(["distill", "show", reference]) == 0
+    assert main(["artifacts", "verify", name]) == 0
+    assert "whole" in capsys.readouterr().out
+    run = ["method=distill", "distill.dataset=latest", "training.max_steps=1", "data.validation.fraction=0.2"]
+    meta = nexa.run_training_job(recipe_file, run)
+    assert artifact.meta.hash in meta.inputs
+    assert main(["artifacts", "gc", name]) == 0
+    assert f"protected  {name}" in capsys.readouterr().err
+    pinned = json.loads(next((tmp_path / "runs").glob("*/plan.json")).read_text())["recipe"]["distill"]["dataset"]
+    assert pinned == str(index.parent)
+
+
+def test_a_folder_is_moved_into_the_store(recipe_file, tmp_path, capsys, monkeypatch):
+    """A second capture of the same has the same name, and stays what it is."""
+    monkeypatch.setenv("NEXA_STORE_URI", str(tmp_path / "store"))
+    names = set()
+    for _ in range(2):
+        folder = tmp_path / "mine"
+        assert main(["distill", "capture", str(recipe_file), "--output", str(folder)]) == 0
+        capsys.readouterr()
+        assert main(["distill", "commit", str(folder), "--name", "x"]) == 0
+        names.add(capsys.readouterr().out)
+        assert not folder.exists()
+    assert len(names) == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self, get_args, get_origin
+from typing import Annotated, Any, Self, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -38,7 +38,8 @@ class Section(BaseModel):
 
         Calling the class would build a validator of its own, on every start and for every section.
         """
-        return cls.model_construct()
+        # pydantic's plugin for mypy declares it to return the class that is being defined.
+        return cast("Self", cls.model_construct())
 
     @classmethod
     def leaf_paths(cls) -> tuple[str, ...]:

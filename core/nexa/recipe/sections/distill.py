@@ -20,8 +20,9 @@ class CaptureSection(Section):
     record: Literal["sampled", "top_k", "hybrid"] = "sampled"
     """sampled: draws from the teacher, an unbiased picture of all of it. top_k: the likeliest tokens exactly, all
     others as one sum. hybrid: the likeliest tokens exactly, and draws from the others, unbiased again."""
-    draws: Annotated[int, Field(ge=1, le=MAX_DRAWS)] = 50
-    """Tokens drawn at each position (sampled, hybrid)."""
+    draws: Annotated[int, Field(ge=1, le=MAX_DRAWS)] = 20
+    """Tokens drawn at each position (sampled, hybrid). About half of them are different tokens, 3 bytes each; more
+    draws make the gradient less noisy by the square root of their number."""
     head: Annotated[int, Field(ge=1, le=MAX_ENTRIES - MAX_DRAWS)] = 12
     """Likeliest tokens recorded exactly at each position (top_k, hybrid)."""
     forward_tokens: PositiveInt | None = None
@@ -63,12 +64,21 @@ class TextSection(Section):
     """Answers marked lower are not used; the next attempt is told the mark."""
 
 
+class OnPolicySection(Section):
+    """Whose answers a student learns from with mode on_policy; `rollouts` says how they are drawn and how long."""
+
+    share: Fraction = 0.5
+    """Share of microbatches whose prompts the student answers; lambda of Agarwal et al. 2024."""
+    others: Literal["data", "teacher"] = "data"
+    """Answers of the other microbatches: those of the data, or the teacher's."""
+
+
 class DistillSection(Section):
     """How a student learns from a teacher (method distill)."""
 
     mode: Literal["offline", "online", "sequence", "on_policy"] = "offline"
     """offline: from predictions recorded before. online: the teacher predicts in every step. sequence: from text that
-    the teacher wrote. on_policy: the student writes and the teacher judges every token."""
+    the teacher wrote. on_policy: the student answers prompts and the teacher predicts every token (backend hf)."""
     teacher: str | None = None
     """Model to learn from: a folder, a hub id, a GGUF file or `pkg:PACKAGE/FILE`. Default: model.name."""
     teacher_revision: str | None = None
@@ -78,10 +88,11 @@ class DistillSection(Section):
     distiller: str = "logits"
     """Plugin that records the teacher."""
     dataset: str | None = None
-    """Recorded predictions to learn from (offline): the folder that `nexa distill capture` wrote, or its
-    distilled_dataset.json."""
+    """Recorded predictions to learn from (offline): the folder that `nexa distill capture` wrote, its
+    distilled_dataset.json, or a dataset of the artifact store: its name, its URI or `latest`."""
     alpha: Fraction = 0.5
-    """Weight of the divergence from the teacher; 1 − alpha is that of the cross-entropy to the data."""
+    """Weight of the divergence from the teacher; 1 − alpha is that of the cross-entropy to the data. Answers that the
+    student wrote have no cross-entropy, and weight 1."""
     temperature: Annotated[float, Field(ge=0.1, le=20.0)] = 1.0
     """Temperature T of both distributions. The divergence is scaled by T², so that its gradient keeps its size."""
     divergence: Literal["forward_kl", "reverse_kl", "jsd"] = "forward_kl"
@@ -99,12 +110,13 @@ class DistillSection(Section):
     cross_tokenizer: Literal["refuse", "uld"] = "refuse"
     """What to do where teacher and student have other tokenizers: refuse, or compare sorted probabilities wherever
     tokens of both end at the same byte of the text (universal logit distillation; online)."""
+    on_policy: OnPolicySection = OnPolicySection.defaults()
     capture: CaptureSection = CaptureSection.defaults()
     text: TextSection = TextSection.defaults()
 
     @model_validator(mode="after")
     def _whole_teacher(self) -> Self:
-        if self.mode == "online":
+        if self.mode in ("online", "on_policy"):
             return self
         wanting = [
             name

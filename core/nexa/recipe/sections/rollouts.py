@@ -23,7 +23,7 @@ class RewardSection(Section):
 
 
 class RolloutsSection(Section):
-    """How the model answers in training, and how its answers are rewarded: method grpo."""
+    """How the model answers in training, and how its answers are rewarded: method grpo; how it answers also distill."""
 
     rewards: Annotated[list[RewardSection], Field(max_length=MAX_REWARDS)] = []
     """What rewards an answer: a list of mappings of `name`, `weight` (default 1) and `options`. grpo needs one."""

@@ -18,10 +18,13 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from nexa.backend import RunState
+from nexa.plugins import get_host
 from nexa.recipe.schema import Recipe
 from nexa_torch.callbacks.base import Callback, CallbackContext
+from nexa_torch.data.tokenizer import load_tokenizer
 from nexa_torch.distributed.ranks import Ranks
 from nexa_torch.engine.engine import TrainingEngine
+from nexa_torch.models import load_model, save_model
 from nexa_torch.tasks.registry import load_data_module, load_task
 
 DOCUMENTS, BATCH = 20, 8
@@ -35,8 +38,12 @@ SMALL = 1e-4
 """A tensor whose gradient is below this share of the whole gradient's norm is compared with that share: an
 attention key's bias, say, has a gradient of zero, and all that is computed of it is rounding."""
 
-METHODS = ("pretrain", "sft", "lora", "regression")
-LANGUAGE_METHODS = METHODS[:3]
+METHODS = ("pretrain", "sft", "lora", "distill", "online", "regression")
+"""What is proven: the recipe's methods, `sft` with an adapter, `distill` from records and with a teacher."""
+LANGUAGE_METHODS = METHODS[:5]
+PLAIN_METHODS = METHODS[:3]
+"""Those whose loss is the cross-entropy alone."""
+_METHOD_OF = {"lora": "sft", "online": "distill"}
 
 
 @dataclass
@@ -85,13 +92,30 @@ def write_documents(folder: Path) -> dict[str, Path]:
             turns = [{"role": "user", "content": f"Tell {number}."}, {"role": "assistant", "content": answer}]
             chat_file.write(json.dumps({"messages": turns}) + "\n")
             text_file.write(json.dumps({"text": f"{answer}, said number {number}."}) + "\n")
-    return {"sft": chats, "lora": chats, "pretrain": texts}
+    return dict.fromkeys(("sft", "lora", "distill", "online"), chats) | {"pretrain": texts}
+
+
+def _distillation(method: str, folder: Path, document: Mapping[str, Any]) -> dict[str, Any]:
+    """The `distill` section of a student whose teacher has other weights, made once and recorded where it has to be."""
+    teacher, records = folder / "teacher", folder / "records"
+    recipe = Recipe.from_document(dict(document))
+    if not teacher.is_dir():
+        tokenizer = load_tokenizer(recipe.model)
+        model = load_model(recipe.model, tokenizer, row_length=160, seed=99)
+        save_model(model, tokenizer, teacher, model.network.state_dict())
+    section = {"teacher": str(teacher), "temperature": 2.0}
+    if method == "online":
+        return {**section, "mode": "online"}
+    if not records.is_dir():
+        capture = Recipe.from_document({**document, "distill": section})
+        get_host().create("distiller", "logits").capture(capture, records)
+    return {**section, "dataset": str(records)}
 
 
 def recipe_document(method: str, folder: Path, **sections: Mapping[str, Any]) -> dict[str, Any]:
     """One pass of a method over the documents of `write_documents`, unpacked, 8 rows at once; `sections` over it."""
     document: dict[str, Any] = {
-        "method": "sft" if method == "lora" else method,
+        "method": _METHOD_OF.get(method, method),
         "training": {"epochs": 1, "microbatch_size_per_gpu": BATCH, "max_grad_norm": None},
         "optimizer": {"name": "sgd", "lr": 0.1, "scheduler": "constant"},
         "cluster": {"threads_per_process": 1},
@@ -113,6 +137,8 @@ def recipe_document(method: str, folder: Path, **sections: Mapping[str, Any]) ->
                 "packing": False,
             },
         }
+    if document["method"] == "distill":
+        document["distill"] = _distillation(method, folder, document)
     if method == "lora":
         document["adapter"] = {"rank": 4, "alpha": 8.0}
     for name, values in sections.items():
