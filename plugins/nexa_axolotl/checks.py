@@ -37,7 +37,7 @@ _Check = Callable[[Recipe], Iterable[Problem]]
 
 def find_problems(recipe: Recipe) -> list[Problem]:
     """Return every problem, each with the recipe key it belongs to; empty when training can start."""
-    checks: tuple[_Check, ...] = (_packages, _axolotl, _said_elsewhere, _devices)
+    checks: tuple[_Check, ...] = (_packages, _axolotl, _said_elsewhere)
     return [problem for check in checks for problem in check(recipe)]
 
 
@@ -75,13 +75,3 @@ def _said_elsewhere(recipe: Recipe) -> Iterator[Problem]:
         elif (place := _NEUTRAL.get(key)) is not None and value is not None and (place in set_lines or key in _PLANNED):
             now = f", where it is {set_lines[place].value!r}" if place in set_lines else ""
             yield Problem(path=path, message=f"a recipe says this as {place}{now}", hint=f"set {place} instead")
-
-
-def _devices(recipe: Recipe) -> Iterator[Problem]:
-    cluster = recipe.cluster
-    if cluster.gpus_per_node and cluster.processes_per_node not in (None, cluster.gpus_per_node):
-        yield Problem(
-            path="cluster.processes_per_node",
-            message=f"{cluster.processes_per_node} processes on {cluster.gpus_per_node} GPUs; each needs its own",
-            hint=f"set cluster.processes_per_node={cluster.gpus_per_node} or leave it out",
-        )

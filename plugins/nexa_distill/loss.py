@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nexa_distill.ranking import ranked, ranked_with_places
 from nexa_torch.loss import CrossEntropy, Head
 
 Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
@@ -272,10 +273,10 @@ class SortedLoss:
         q = torch.softmax(logits / self.temperature, dim=-1)
         p = torch.softmax(teacher[:, : self._vocabulary].to(q.dtype) / self.temperature, dim=-1)
         width = max(q.shape[1], p.shape[1])
-        ranked_q, order = functional.pad(q, (0, width - q.shape[1])).sort(dim=-1, descending=True)
-        difference = ranked_q.sub_(functional.pad(p, (0, width - p.shape[1])).sort(dim=-1, descending=True).values)
+        own, places = ranked_with_places(functional.pad(q, (0, width - q.shape[1])))
+        difference = own.sub_(ranked(functional.pad(p, (0, width - p.shape[1]))))
         losses = difference.abs().sum(-1)
-        by_q = torch.empty_like(difference).scatter_(1, order, difference.sign())[:, : q.shape[1]]
+        by_q = torch.empty_like(difference).scatter_(1, places, difference.sign())[:, : q.shape[1]]
         return losses, q * (by_q - (q * by_q).sum(-1, keepdim=True))
 
 

@@ -31,7 +31,6 @@ def find_problems(recipe: Recipe) -> list[Problem]:
         torch_checks.model_problems,
         torch_checks.data_problems,
         torch_checks.adapter_problems,
-        torch_checks.device_problems,
         _quantized,
         _optimizer,
         _schedule,

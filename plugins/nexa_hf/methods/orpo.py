@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nexa_hf.methods.base import Method, TrainingData
+from nexa_hf.methods.base import Logits, Method, TrainingData
 from nexa_hf.methods.dpo import load_pairs
 from nexa_hf.methods.language import TRAINING_ARGUMENTS, TRL_BASE, build_language_model
 from nexa_hf.methods.shared import DROPOUT, LENGTH, NO_OFFLOAD, REFUSALS, sized
@@ -58,4 +58,5 @@ ORPO = Method(
     fixed=lambda recipe: {"prediction_loss_only": True, "remove_unused_columns": False},
     refusals={**REFUSALS, **NO_OFFLOAD},
     count=_count,
+    logits=Logits(copies=4, gpu_copies=4),
 )

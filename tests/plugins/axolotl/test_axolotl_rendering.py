@@ -78,6 +78,9 @@ def test_an_own_key_takes_the_place_of_the_rendered_one(tmp_path: Path) -> None:
     """Keys that exclude one another never stand side by side, and null leaves a key to Axolotl."""
     config = rendered(tmp_path, **{"axolotl.warmup_ratio": 0.1, "axolotl.flash_attention": True, "axolotl.seed": None})
     assert not {"warmup_steps", "attn_implementation", "seed"} & set(config)
+    sharded = {"distributed__strategy": "fsdp", "distributed__cpu_offload": True, "cluster__gpus_per_node": 2}
+    sharding = rendered(tmp_path, **sharded, **{"axolotl.fsdp_config": {"state_dict_type": "X"}})["fsdp_config"]
+    assert (sharding["offload_params"], sharding["state_dict_type"]) == (True, "X")
     own_data = rendered(tmp_path, **{"axolotl.datasets": [{"path": "a/b", "type": "alpaca"}]})
     assert own_data["datasets"] == [{"path": "a/b", "type": "alpaca"}]
 

@@ -78,7 +78,7 @@ def test_a_field_is_shown_as_what_it_becomes(
         ("data.streaming", {"data.streaming": True}, "backend: torch"),
         ("training.measure_mfu", {"training.measure_mfu": True}, "backend: torch"),
         ("training.precision", {"training.precision": "fp16"}, "needs a CUDA GPU"),
-        ("distributed.strategy", {"distributed.strategy": "fsdp"}, "shards on GPUs alone"),
+        ("distributed.cpu_offload", {"distributed.strategy": "fsdp"}, "everything in CPU memory"),
         ("optimizer.momentum", {"optimizer.momentum": 0.5}, "these take one: sgd"),
         ("optimizer.scheduler.cycles", {"optimizer.scheduler": {"name": "linear", "cycles": 3}}, "these have"),
         ("distill.alpha", {}, "heeds no such field"),
@@ -177,6 +177,7 @@ def test_qlora_is_refused_without_a_gpu(tmp_path: Path) -> None:
         ({"optimizer.scheduler": "plateau"}, "optimizer.scheduler.name", "eval_every_steps"),
         ({"method": "regression"}, "method", "it has pretrain, sft"),
         ({"hf.fsdp": {"x": 1}}, "hf.fsdp", "drop hf.fsdp"),
+        ({"distributed.strategy": "fsdp"}, "distributed.strategy", "cluster.processes_per_node=2"),
     ],
 )
 def test_names_are_checked_before_a_launch(tmp_path: Path, overrides: Mapping[str, Any], path: str, hint: str) -> None:
@@ -268,6 +269,9 @@ def test_the_estimate_knows_of_pairs_and_of_the_reference_model(tmp_path: Path) 
     whole = memory("dpo", {})
     assert whole["activations"] == 2 * alone["activations"]
     assert whole["reference"] == whole["weights"]
+    # The model has fewer tokens than TRL's head takes at once; transformers holds the logits of all of them too.
+    assert whole["logits"] > 2 * alone["logits"] > 4 * memory("pretrain", {})["logits"]
+    assert memory("reward", {})["logits"] == 0
     assert "reference" not in memory("dpo", {"adapter": {"rank": 4}})
     assert "reference" not in memory("dpo", {"preference.precompute_reference": True})
     assert "reference" in memory("grpo", {"rollouts.kl_beta": 0.1})
