@@ -38,7 +38,7 @@ _Check = Callable[[Recipe], Iterable[Problem]]
 
 def find_problems(recipe: Recipe) -> list[Problem]:
     """Return every problem, each with the recipe key it belongs to; empty when training can start."""
-    checks: tuple[_Check, ...] = (_packages, _axolotl, _said_elsewhere, _deepspeed, _devices)
+    checks: tuple[_Check, ...] = (_packages, _axolotl, _said_elsewhere, _deepspeed)
     return [problem for check in checks for problem in check(recipe)]
 
 
@@ -88,14 +88,4 @@ def _deepspeed(recipe: Recipe) -> Iterator[Problem]:
             path=f"{SECTION}.deepspeed",
             message=f"there is no file {file}" if Path(file).is_absolute() else f"{file} is no whole path",
             hint="name a file by its whole path, or write its keys here; axolotl fetch deepspeed_configs brings some",
-        )
-
-
-def _devices(recipe: Recipe) -> Iterator[Problem]:
-    cluster = recipe.cluster
-    if cluster.gpus_per_node and cluster.processes_per_node not in (None, cluster.gpus_per_node):
-        yield Problem(
-            path="cluster.processes_per_node",
-            message=f"{cluster.processes_per_node} processes on {cluster.gpus_per_node} GPUs; each needs its own",
-            hint=f"set cluster.processes_per_node={cluster.gpus_per_node} or leave it out",
         )

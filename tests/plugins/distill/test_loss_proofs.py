@@ -11,6 +11,7 @@ from dense import Problem, entries_of, top
 from torch.nn import functional
 
 from nexa_distill.loss import OnlineLoss, RecordedLoss, SortedLoss
+from nexa_distill.ranking import ranked, ranked_with_places
 from nexa_distill.records import RecordSpec
 from nexa_distill.sampling import record, uniform
 from nexa_torch.loss import fused_head_loss, labelled, linear_cross_entropy, logits_loss
@@ -90,6 +91,18 @@ def test_sorted_probabilities_are_compared_where_both_have_read_the_same(chunk):
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
     for found, want in zip(problem.gradients(loss), problem.gradients(expected), strict=True):
         torch.testing.assert_close(found, want, rtol=1e-12, atol=1e-12)
+
+
+def test_ranks_are_those_of_a_sort():
+    """Of probabilities in fp32 down to the smallest, with ties in their order."""
+    generator = torch.Generator().manual_seed(4)
+    values = torch.softmax(40 * torch.randn(5, 300, generator=generator), -1)
+    values[:, 100:120] = values[:, 100:101]
+    wanted = values.sort(dim=-1, stable=True)
+    found, places = ranked_with_places(values)
+    assert torch.equal(found, wanted.values)
+    assert torch.equal(places, wanted.indices)
+    assert torch.equal(ranked(values), wanted.values)
 
 
 def test_jsd_is_between_the_two_kl_divergences():
