@@ -138,3 +138,25 @@ def test_grpo_raises_the_reward_of_the_models_own_answers(train: Train) -> None:
     rewards = series(finished, "reward")
     assert mean(rewards[-3:]) > mean(rewards[:3]) + 0.2
     assert {"rewards/exact-answer/mean", "rewards/length/mean"} <= set(finished.of("metrics")[0]["values"])
+
+
+@pytest.mark.soak
+def test_a_student_with_half_the_layers_learns_from_its_own_answers(tmp_path: Path) -> None:
+    """The whole model scores what the halved one writes, and the divergence on it falls; the student loads as such."""
+    data = tmp_path / "rows.jsonl"
+    turns = [[{"role": "user", "content": q}, {"role": "assistant", "content": "Well."}] for q in QUESTIONS]
+    data.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in turns))
+    own = {"mode": "on_policy", "student_layers": 15, "divergence": "jsd", "on_policy": {"share": 1.0}}
+    recipe = {
+        **document(data, "distill", 6),
+        "adapter": None,
+        "distill": own,
+        "rollouts": {"max_completion_length": 12},
+        "optimizer": {"lr": 3e-4, "scheduler": "constant"},
+        "checkpointing": {"save_optimizer": False},
+    }
+    done = hf_run(tmp_path / "run", recipe).attempt()
+    divergences = list(done.series("kl").values())
+    assert sum(divergences[-2:]) < 0.8 * sum(divergences[:2])
+    assert done.checkpoint is not None
+    assert json.loads((done.checkpoint / "config.json").read_text())["num_hidden_layers"] == 15
