@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 Sums = Mapping[str, Tensor]
 
+ONLINE_PART = 4
+"""Chunks hold so many times fewer positions where a whole teacher is compared, which takes as many times the memory."""
+
 
 class StudentLoss:
     """The recipe's loss of a student's batch.
@@ -150,10 +153,11 @@ class StudentLoss:
         return outputs, targets
 
     def _through_head(self, outputs: Tensor, objective: Objective, scale: float) -> Tensor:
+        chunk = self._chunk if self._dataset is not None else max(1, self._chunk // ONLINE_PART)
         if not self._student.fused_head:
-            return logits_loss(outputs, objective, scale=scale, chunk=self._chunk)
+            return logits_loss(outputs, objective, scale=scale, chunk=chunk)
         head: Any = self._student.network.get_output_embeddings()
-        return fused_head_loss(outputs, head.weight, objective, bias=head.bias, scale=scale, chunk=self._chunk)
+        return fused_head_loss(outputs, head.weight, objective, bias=head.bias, scale=scale, chunk=chunk)
 
 
 @contextmanager

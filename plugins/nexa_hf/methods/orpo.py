@@ -56,6 +56,11 @@ ORPO = Method(
     arguments={"preference.beta": lambda recipe: {"beta": recipe.preference.beta}, **LENGTH, **DROPOUT},
     sized=sized,
     fixed=lambda recipe: {"prediction_loss_only": True, "remove_unused_columns": False},
+    notes={
+        "training.microbatch_size_per_gpu": lambda recipe: (
+            "the cross-entropy is a mean over each microbatch, so that another size gives another loss"
+        )
+    },
     refusals={**REFUSALS, **NO_OFFLOAD},
     count=_count,
     logits=Logits(copies=4, gpu_copies=4),
