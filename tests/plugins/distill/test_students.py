@@ -268,7 +268,7 @@ def test_a_teacher_whose_weights_are_not_numbers_is_named(make, tmp_path):
     recipe = make(**{"distill.mode": "online", "distill.teacher": str(broken)})
     module = load_data_module(recipe)
     module.setup()
-    with pytest.raises(UserError, match="lm_head|embed_tokens"):
+    with pytest.raises(UserError, match="values that are not numbers"):
         load_task(recipe, module).build_model()
 
 
