@@ -152,26 +152,23 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings, pla
     """
     store_uri = absolute_uri(loaded.recipe.artifacts.store_uri or settings.store_uri, Path.cwd())
     recipe = _with_dataset(loaded.recipe, store_uri)
-    backend_spec = host.spec("backend", recipe.backend)
     backend: Backend = host.create("backend", recipe.backend)
-    scheduler_spec = host.spec("scheduler", recipe.scheduler)
     scheduler: Scheduler = host.create("scheduler", recipe.scheduler)
     resources = resources_of(recipe)
     lines = settings_report(recipe, backend.settings(recipe))
     placement = _current_place() if placed else _placement(recipe, backend, host, settings, store_uri)
     recipe_there = with_environment(recipe, placement)
-
-    problems = [
-        *_method_problems(recipe, backend_spec, host),
-        *placement.problems,
-        *runtime_problems(recipe, here=recipe.scheduler == "local"),
-        *backend.check(recipe_there),
-        *(() if placed else scheduler.check(recipe, resources)),
-    ]
-    # Who looked at a field itself knows better what is wrong with it.
-    told = {problem.path for problem in problems}
-    general = [*refused_settings(lines, backend=recipe.backend), *_missing_files(recipe)]
-    problems += [problem for problem in general if problem.path not in told]
+    problems = _with_general(
+        [
+            *_method_problems(recipe, host),
+            *placement.problems,
+            *runtime_problems(recipe, here=recipe.scheduler == "local"),
+            *backend.check(recipe_there),
+            *(() if placed else scheduler.check(recipe, resources)),
+        ],
+        recipe,
+        lines,
+    )
     batch = _batch(recipe, resources, problems)
     obstacles = tuple(_placed(problem, loaded) for problem in problems)
     if batch is None:
@@ -187,8 +184,8 @@ def make_plan(loaded: LoadedRecipe, *, host: PluginHost, settings: Settings, pla
         recipe=recipe,
         recipe_name=loaded.name,
         recipe_path=loaded.path,
-        backend=backend_spec,
-        scheduler=scheduler_spec,
+        backend=host.spec("backend", recipe.backend),
+        scheduler=host.spec("scheduler", recipe.scheduler),
         store=host.spec("artifact-store", store_uri.partition(":")[0]),
         store_uri=store_uri,
         observers=tuple(host.spec("observer", name) for name in recipe.tracking.observers),
@@ -282,7 +279,36 @@ def example_attempt(runs_dir: Path) -> Attempt:
     return Attempt(run_id=EXAMPLE_RUN_ID, run_dir=runs_dir / EXAMPLE_RUN_ID, number=1)
 
 
-def _method_problems(recipe: Recipe, backend: BackendSpec, host: PluginHost) -> list[Problem]:
+def _with_general(found: list[Problem], recipe: Recipe, lines: Sequence[SettingLine]) -> list[Problem]:
+    """What was found, and what is wrong with the recipe whichever plugins it names.
+
+    Not at keys that something was found at: who looked at a field itself knows better what is wrong with it.
+    """
+    told = {problem.path for problem in found}
+    general = [
+        *refused_settings(lines, backend=recipe.backend),
+        *_missing_files(recipe),
+        *_device_problems(recipe),
+    ]
+    return found + [problem for problem in general if problem.path not in told]
+
+
+def _device_problems(recipe: Recipe) -> list[Problem]:
+    """A number of processes that does not give each its own GPU."""
+    cluster = recipe.cluster
+    if not cluster.gpus_per_node or cluster.processes_per_node in (None, cluster.gpus_per_node):
+        return []
+    return [
+        Problem(
+            path="cluster.processes_per_node",
+            message=f"{cluster.processes_per_node} processes on {cluster.gpus_per_node} GPUs; each needs its own",
+            hint=f"set cluster.processes_per_node={cluster.gpus_per_node} or leave it out",
+        )
+    ]
+
+
+def _method_problems(recipe: Recipe, host: PluginHost) -> list[Problem]:
+    backend = host.spec("backend", recipe.backend)
     if host.trains(backend, recipe.method):
         return []
     return [

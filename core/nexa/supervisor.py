@@ -24,6 +24,7 @@ from nexa.errors import NexaError, UserError, WorkerError
 from nexa.files import ReservedFile, read_json, write_json_once
 from nexa.logs import configure_logging
 from nexa.quantities import seconds_of
+from nexa.text import without_colours
 from nexa.worker.command import worker_argv, worker_environment
 from nexa.worker.container import FAILED_TO_START, contained
 from nexa.worker.identity import ProcessIdentity
@@ -237,9 +238,11 @@ def _container_words(launch: Mapping[str, Any], attempt_dir: Path, code: int, lo
     container = launch.get("container")
     if not container or any((attempt_dir / "workers").glob("*.json")):
         return []
-    said = [line.strip() for line in log_tail.splitlines() if line.strip() and not line.startswith("{")]
+    lines = (line.strip() for line in without_colours(log_tail).splitlines())
+    said = [line for line in lines if line and not line.startswith("{")]
     why = FAILED_TO_START.get(code, f"ended with exit code {code}")
-    return [f"{container['runtime']} {why} ({container['image']}): {said[-1] if said else 'it said nothing'}"]
+    words = said[-1] if said else "it said nothing"
+    return [f"{container['runtime']} {why} ({container['image']}, {launch['python']}): {words}"]
 
 
 def _failure_text(error: Mapping[str, Any]) -> str:

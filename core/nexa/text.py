@@ -24,6 +24,7 @@ _ASSIGNED = re.compile(
     r"(?:\"[^\"]{6,}\"|'[^']{6,}'|[^\s\"',;&]{6,})"
 )
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # C0 but tab and newline, DEL and C1, bidirectional marks, overrides and isolates, line and paragraph
 # separators, surrogates, and the tag block, all of which change what a terminal shows.
 _UNSAFE = re.compile(
@@ -48,6 +49,11 @@ def sanitize(text: str) -> str:
     changes nothing more.
     """
     return _UNSAFE.sub(_visible, text.replace("\r\n", "\n"))
+
+
+def without_colours(text: str) -> str:
+    """Return `text` without the escape sequences that colour it."""
+    return _COLOUR.sub("", text)
 
 
 def sanitize_line(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 
 from nexa.errors import Problem, UserError
 from nexa.prepared import cache_root
@@ -37,7 +38,7 @@ _Check = Callable[[Recipe], Iterable[Problem]]
 
 def find_problems(recipe: Recipe) -> list[Problem]:
     """Return every problem, each with the recipe key it belongs to; empty when training can start."""
-    checks: tuple[_Check, ...] = (_packages, _axolotl, _said_elsewhere, _devices)
+    checks: tuple[_Check, ...] = (_packages, _axolotl, _said_elsewhere, _deepspeed)
     return [problem for check in checks for problem in check(recipe)]
 
 
@@ -77,11 +78,14 @@ def _said_elsewhere(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(path=path, message=f"a recipe says this as {place}{now}", hint=f"set {place} instead")
 
 
-def _devices(recipe: Recipe) -> Iterator[Problem]:
-    cluster = recipe.cluster
-    if cluster.gpus_per_node and cluster.processes_per_node not in (None, cluster.gpus_per_node):
+def _deepspeed(recipe: Recipe) -> Iterator[Problem]:
+    """A file of DeepSpeed's that a worker, whose current folder is the run's, would not find."""
+    file = own_options(recipe).get("deepspeed")
+    if not isinstance(file, str) or recipe.environment.container is not None:
+        return
+    if not (Path(file).is_absolute() and Path(file).is_file()):
         yield Problem(
-            path="cluster.processes_per_node",
-            message=f"{cluster.processes_per_node} processes on {cluster.gpus_per_node} GPUs; each needs its own",
-            hint=f"set cluster.processes_per_node={cluster.gpus_per_node} or leave it out",
+            path=f"{SECTION}.deepspeed",
+            message=f"there is no file {file}" if Path(file).is_absolute() else f"{file} is no whole path",
+            hint="name a file by its whole path, or write its keys here; axolotl fetch deepspeed_configs brings some",
         )

@@ -70,6 +70,10 @@ def render(recipe: Recipe, layout: Layout, inputs: Inputs) -> dict[str, Any]:
     }
     for key in superseded(own):
         config.pop(key, None)
+    sharding = own.get("fsdp_config")
+    if sharding is not None and "fsdp_config" in config:
+        # What the recipe says by neutral names stays beside it.
+        own = {**own, "fsdp_config": {**config["fsdp_config"], **sharding}}
     # Null is Axolotl's own default.
     return {key: value for key, value in {**config, **own}.items() if value is not None}
 

@@ -29,11 +29,11 @@ from torch.optim import Optimizer
 
 from nexa.errors import UserError, WorkerError
 from nexa_hf.arguments import SEED_LIMIT
+from nexa_torch.checkpoint import FOLDER, STATE
+from nexa_torch.checkpoint import read_state as read_any_state
 
-FOLDER = "trainer"
 BACKEND = "hf"
 _OPTIMIZER = "optimizer.safetensors"
-_STATE = "state.json"
 _SCHEMA = 1
 
 
@@ -91,19 +91,11 @@ def read_cursor(folder: Path) -> Cursor:
 
 def read_state(folder: Path) -> dict[str, Any]:
     """The JSON part of a checkpoint's trainer state. Raises UserError and WorkerError."""
-    file = folder / FOLDER / _STATE
-    if not file.is_file():
-        raise UserError(
-            f"checkpoint {folder} holds no trainer state, so the run can't continue from it",
-            hint="it was saved with checkpointing.save_optimizer=false; start a new run with it as model.name",
-        )
-    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    document = read_any_state(folder, schema=_SCHEMA)
     if document.get("backend") != BACKEND:
         raise UserError(
             f"checkpoint {folder} was saved by another backend", hint="start a new run with it as model.name"
         )
-    if document.get("schema") != _SCHEMA:
-        raise WorkerError(f"{file} has schema {document.get('schema')}; this version reads {_SCHEMA}")
     return document
 
 
@@ -126,7 +118,7 @@ def write_state(
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
-    (folder / FOLDER / _STATE).write_text(json.dumps(document, indent=1), encoding="utf-8")
+    (folder / FOLDER / STATE).write_text(json.dumps(document, indent=1), encoding="utf-8")
 
 
 def optimizer_state(model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import json
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 from nexa.errors import Problem, UserError
 from nexa.plan import resources_of
 from nexa.recipe.schema import Recipe
 from nexa_hf.arguments import holds_out, owners
+from nexa_hf.deepspeed import deepspeed_problems
 from nexa_hf.fields import argument_types, takes
 from nexa_hf.methods import find_method
 from nexa_hf.optimizers import OPTIMIZERS, SCHEDULES
@@ -31,14 +30,13 @@ def find_problems(recipe: Recipe) -> list[Problem]:
         torch_checks.model_problems,
         torch_checks.data_problems,
         torch_checks.adapter_problems,
-        torch_checks.device_problems,
         _quantized,
         _optimizer,
         _schedule,
         torch_checks.evaluation_problems,
         _arguments,
         _fsdp,
-        _deepspeed,
+        deepspeed_problems,
         method.check,
     )
     return [problem for check in checks for problem in check(recipe)]
@@ -173,36 +171,3 @@ def _fsdp(recipe: Recipe) -> Iterator[Problem]:
                 message=f"{name} is not set here",
                 hint=f"did you mean {close[0]!r}?" if close else f"it has {', '.join(FSDP_KEYS)}",
             )
-
-
-def _deepspeed(recipe: Recipe) -> Iterator[Problem]:
-    options = hf_options(recipe)
-    if options.deepspeed is None:
-        return
-    if not recipe.environment.is_elsewhere and importlib.util.find_spec("deepspeed") is None:
-        yield Problem(
-            path="hf.deepspeed",
-            message="the package deepspeed is not installed",
-            hint="type: pip install deepspeed, or drop hf.deepspeed",
-        )
-    if not recipe.cluster.gpus_per_node:
-        yield Problem(
-            path="hf.deepspeed",
-            message="accelerate uses DeepSpeed on GPUs alone and cluster.gpus_per_node is 0",
-            hint="set cluster.gpus_per_node, or drop hf.deepspeed",
-        )
-    if recipe.distributed.strategy == "fsdp":
-        yield Problem(
-            path="hf.deepspeed", message="DeepSpeed and fsdp both shard the model", hint="set distributed.strategy=auto"
-        )
-    if isinstance(options.deepspeed, str):
-        yield from _configuration(Path(options.deepspeed).expanduser())
-
-
-def _configuration(file: Path) -> Iterator[Problem]:
-    try:
-        json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        yield Problem(path="hf.deepspeed", message=f"{file} can't be read: {error.strerror}")
-    except ValueError as error:
-        yield Problem(path="hf.deepspeed", message=f"{file} is no JSON: {error}")

@@ -2,7 +2,8 @@
 
 Counted tensor by tensor with `saved_tensors_hooks` on a llama of transformers 5: for each block and
 token two residual inputs, the inputs of the linear layers, query, keys, values and output of the attention,
-and four values of the feed-forward layer's width; norms keep two more where their weights are trained.
+and four values of the feed-forward layer's width; norms keep two more where their weights are trained. That is what
+the model's own operations keep; the kernels that `nexa_torch.probes` chooses on a CPU keep less.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 FOLDER = "trainer"
 _OPTIMIZER = "optimizer/state.safetensors"
-_STATE = "state.json"
+STATE = "state.json"
 _CALLBACKS = "callbacks.safetensors"
 _SCHEMA = 1
 _FUNCTIONS = "lr_lambdas"
@@ -108,12 +108,12 @@ def write_trainer(folder: Path, snapshot: TrainerSnapshot, *, main: bool, group:
         return
     if kept := snapshot.callback_tensors:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()}, target / _CALLBACKS)
-    (target / _STATE).write_text(json.dumps(snapshot.document, indent=1), encoding="utf-8")
+    (target / STATE).write_text(json.dumps(snapshot.document, indent=1), encoding="utf-8")
 
 
 def read_cursor(folder: Path) -> Cursor:
     """Read where the run of a checkpoint stands. Raises UserError when it holds no trainer state."""
-    document = _document(folder)
+    document = read_state(folder)
     return Cursor(**{name: document[name] for name in Cursor.__dataclass_fields__ if name in document})
 
 
@@ -132,7 +132,7 @@ def restore_trainer(
     The state may have been saved by any number of ranks, copies or shards. Raises WorkerError where it
     belongs to other parameters or another optimizer.
     """
-    document = _document(folder)
+    document = read_state(folder)
     saved = document["optimizer"]
     if saved["name"] != type(optimizer).__name__:
         raise WorkerError(f"{folder} was saved with {saved['name']}, not {type(optimizer).__name__}")
@@ -203,14 +203,15 @@ def _parameter_names(network: nn.Module) -> dict[int, str]:
     return {id(parameter): name for name, parameter in network.named_parameters()}
 
 
-def _document(folder: Path) -> dict[str, Any]:
-    file = folder / FOLDER / _STATE
+def read_state(folder: Path, *, schema: int = _SCHEMA) -> dict[str, Any]:
+    """The JSON part of a checkpoint's trainer state, whose layout `schema` names. Raises UserError and WorkerError."""
+    file = folder / FOLDER / STATE
     if not file.is_file():
         raise UserError(
             f"checkpoint {folder} holds no trainer state, so the run can't continue from it",
             hint="it was saved with checkpointing.save_optimizer=false; start a new run with it as model.name",
         )
     document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    if document.get("schema") != _SCHEMA:
-        raise WorkerError(f"{file} has schema {document.get('schema')}; this version reads {_SCHEMA}")
+    if document.get("schema") != schema:
+        raise WorkerError(f"{file} has schema {document.get('schema')}; this version reads {schema}")
     return document

@@ -29,7 +29,7 @@ def find_problems(recipe: Recipe) -> list[Problem]:
         return [Problem(path="method", message=str(error), hint=hint)]
     language = LANGUAGE in task.capabilities
     of_text = (model_problems, data_problems, _stream, adapter_problems, _compile) if language else ()
-    checks: tuple[_Check, ...] = (*of_text, own, _packages, _optimizer, _sharded, evaluation_problems, device_problems)
+    checks: tuple[_Check, ...] = (*of_text, own, _packages, _optimizer, _sharded, evaluation_problems)
     return [problem for check in checks for problem in check(recipe)]
 
 
@@ -196,13 +196,3 @@ def _watches_nothing(recipe: Recipe) -> bool:
     validation, training = recipe.data.validation, recipe.training
     held_out = validation.fraction or validation.remote_uri or validation.split
     return not held_out or not (training.eval_every_steps or training.eval_every_epochs)
-
-
-def device_problems(recipe: Recipe) -> Iterator[Problem]:
-    cluster = recipe.cluster
-    if cluster.gpus_per_node and cluster.processes_per_node not in (None, cluster.gpus_per_node):
-        yield Problem(
-            path="cluster.processes_per_node",
-            message=f"{cluster.processes_per_node} processes on {cluster.gpus_per_node} GPUs; each needs its own",
-            hint=f"set cluster.processes_per_node={cluster.gpus_per_node} or leave it out",
-        )

@@ -78,7 +78,7 @@ def estimate(recipe: Recipe, resources: Resources) -> Estimate:
         total += trained
     state = round(state_bytes(recipe.optimizer) * trained)
     saved = trained * _FP32 + (state if recipe.checkpointing.save_optimizer else 0)
-    tokens = _microbatch_tokens(recipe)
+    tokens = microbatch_tokens(recipe)
     activations = activation_bytes(recipe, sizes, tokens)
     if recipe.training.max_steps is None:
         notes.append("the number of steps depends on the data; --dry-run counts it")
@@ -220,7 +220,7 @@ def _hub_folder(name: str, revision: str | None) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
-def _microbatch_tokens(recipe: Recipe) -> int:
+def microbatch_tokens(recipe: Recipe) -> int:
     return recipe.training.microbatch_size_per_gpu * (recipe.model.max_seq_len or DEFAULT_ROW_LENGTH)
 
 
@@ -241,6 +241,6 @@ def _matmul_bytes(recipe: Recipe, resources: Resources, activations: int) -> int
 
 def _logit_bytes(recipe: Recipe, sizes: ModelSizes) -> int:
     """Logits of one chunk, which become their gradient; the head's own gradient counts with the gradients."""
-    rows = min(torch_options(recipe).loss_chunk, _microbatch_tokens(recipe))
+    rows = min(torch_options(recipe).loss_chunk, microbatch_tokens(recipe))
     half = recipe.training.precision in ("bf16", "fp16")
     return rows * sizes.vocabulary * (_FP32 + (2 if half else 0))

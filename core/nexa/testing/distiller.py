@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,12 +14,21 @@ import pytest
 
 from nexa.distiller import CaptureEstimate, Distiller
 from nexa.errors import Problem
-from nexa.plugins import PluginHost
+from nexa.plugins import PluginHost, get_host
 from nexa.recipe.schema import Recipe
 from nexa.testing.base import CreatedPluginContract
 from nexa.testing.recipes import tiny_recipe
 
 INDEX_NAME = "distilled_dataset.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captured:
+    """A finished capture: folder of the recipe's data, folder of the output, and the index that was returned."""
+
+    recipe_folder: Path
+    folder: Path
+    index: Path
 
 
 class DistillerContract(CreatedPluginContract):
@@ -39,6 +50,15 @@ class DistillerContract(CreatedPluginContract):
         """A small recipe whose teacher can be captured."""
         return tiny_recipe(tmp_path / "recipe", self.overrides)
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def captured(cls, tmp_path_factory: pytest.TempPathFactory) -> Captured:
+        """A capture that ran to its end; tests leave it as it is."""
+        recipe_folder, folder = tmp_path_factory.mktemp("recipe"), tmp_path_factory.mktemp("captured") / "out"
+        distiller: Distiller = get_host().create("distiller", cls.plugin_name)
+        index = distiller.capture(tiny_recipe(recipe_folder, cls.overrides), folder)
+        return Captured(recipe_folder=recipe_folder, folder=folder, index=index)
+
     def test_check_finds_nothing_wrong_with_a_good_recipe(self, distiller: Distiller, recipe: Recipe) -> None:
         """A recipe that can be captured has no problems."""
         assert list(distiller.check(recipe)) == []
@@ -59,30 +79,27 @@ class DistillerContract(CreatedPluginContract):
         assert estimate.bytes > 0
         assert sorted(tmp_path.rglob("*")) == before
 
-    def test_capture_writes_an_index(self, distiller: Distiller, recipe: Recipe, tmp_path: Path) -> None:
+    def test_capture_writes_an_index(self, captured: Captured) -> None:
         """The returned path is a JSON index inside the output folder."""
-        index = distiller.capture(recipe, tmp_path / "out")
-        assert index.name == INDEX_NAME
-        assert index.is_relative_to(tmp_path / "out")
-        assert isinstance(json.loads(index.read_text(encoding="utf-8")), dict)
+        assert captured.index.name == INDEX_NAME
+        assert captured.index.is_relative_to(captured.folder)
+        assert isinstance(json.loads(captured.index.read_text(encoding="utf-8")), dict)
 
-    def test_capture_is_reproducible(self, distiller: Distiller, recipe: Recipe, tmp_path: Path) -> None:
+    def test_capture_is_reproducible(self, distiller: Distiller, captured: Captured, tmp_path: Path) -> None:
         """Two captures of one recipe have the same bytes, whatever the batch size."""
-        distiller.capture(recipe, tmp_path / "first")
         larger = {**self.overrides, "training.microbatch_size_per_gpu": 4}
-        distiller.capture(tiny_recipe(tmp_path / "recipe", larger), tmp_path / "second")
-        assert _digests(tmp_path / "first") == _digests(tmp_path / "second")
+        distiller.capture(tiny_recipe(captured.recipe_folder, larger), tmp_path / "second")
+        assert _digests(tmp_path / "second") == _digests(captured.folder)
 
-    def test_a_capture_cut_short_is_continued(self, distiller: Distiller, recipe: Recipe, tmp_path: Path) -> None:
-        """With the index and the newest file lost, capturing again gives the same files."""
-        out = tmp_path / "out"
-        index = distiller.capture(recipe, out)
-        whole = _digests(out)
-        newest = max((path for path in out.rglob("*") if path.is_file()), key=lambda path: path.stat().st_mtime_ns)
-        index.unlink()
-        newest.unlink(missing_ok=True)
-        distiller.capture(recipe, out)
-        assert _digests(out) == whole
+    def test_a_capture_cut_short_is_continued(self, distiller: Distiller, captured: Captured, tmp_path: Path) -> None:
+        """With the index and the newest file beside it lost, capturing again gives the same files."""
+        out = shutil.copytree(captured.folder, tmp_path / "out")
+        (out / captured.index.relative_to(captured.folder)).unlink()
+        left = sorted((path for path in out.rglob("*") if path.is_file()), key=lambda path: path.stat().st_mtime_ns)
+        for newest in left[-1:]:
+            newest.unlink()
+        distiller.capture(tiny_recipe(captured.recipe_folder, self.overrides), out)
+        assert _digests(out) == _digests(captured.folder)
 
 
 def _digests(folder: Path) -> dict[str, str]:

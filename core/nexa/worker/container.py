@@ -136,7 +136,7 @@ class Apptainer(Runtime):
 
     def _start(self, container: Mapping[str, Any], *, name: str, several_nodes: bool) -> Iterator[str]:
         # Memory, network and /dev/shm are those of the machine; nothing of it is seen but what is bound.
-        yield from ("exec", "--cleanenv", "--contain", "--no-home", f"--pwd={_HOME}")
+        yield from ("exec", "--cleanenv", "--contain", "--no-home", "--no-privs", f"--pwd={_HOME}")
         if container.get("gpus"):
             yield "--nv"
 

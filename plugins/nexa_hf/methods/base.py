@@ -98,6 +98,21 @@ def _save_model(
 
 
 @dataclass(frozen=True, kw_only=True)
+class Logits:
+    """Logits in memory at once: all tokens of a microbatch times at most `columns` of the vocabulary (None: all),
+    in fp32, `copies` times on a CPU and `gpu_copies` times on a GPU; measured by the peak of two steps on a CPU.
+    """
+
+    copies: float
+    gpu_copies: float
+    columns: int | None = None
+
+
+TRL_TILES = Logits(copies=7, gpu_copies=2, columns=32768)
+"""TRL's fused head goes over the vocabulary in tiles; without Triton each of its operations makes a tile anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Method:
     """One way of training: which trainer, with which arguments, on which data.
 
@@ -115,6 +130,7 @@ class Method:
     preview: the first batch. prepare, show_rows: where the method's data can be made ready before a run.
     check: problems of a recipe that only this method has. samples: whether the model writes text on prompts.
     perplexity: whether e to the evaluation loss is one. save: write model and tokenizer into a folder.
+    logits: how much of the logits the loss holds at once, for the memory estimate.
     slow: what the person should know where Nexa's own engine serves the method faster, for the plan's notes.
     """
 
@@ -140,4 +156,5 @@ class Method:
     samples: bool = True
     perplexity: bool = False
     save: Callable[[LanguageModel, PreTrainedTokenizerBase, Path, Mapping[str, Any]], None] = _save_model
+    logits: Logits = TRL_TILES
     slow: str = ""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from nexa_hf.methods.base import Method, TrainingData
+from nexa_hf.methods.base import TRL_TILES, Method, TrainingData
 from nexa_hf.methods.language import TRAINING_ARGUMENTS, TRL_BASE, build_language_model
 from nexa_hf.methods.reference import check_reference, reference_keywords
 from nexa_hf.methods.shared import DROPOUT, LENGTH, OFFLOAD, REFUSALS, sized
@@ -73,4 +74,6 @@ DPO = Method(
     keywords=reference_keywords,
     count=count_answers,
     check=check_reference,
+    # Statistics of all logits beside the loss.
+    logits=replace(TRL_TILES, copies=8.5),
 )

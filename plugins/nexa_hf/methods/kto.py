@@ -81,6 +81,11 @@ KTO = Method(
     sized=sized,
     fixed=lambda recipe: {"prediction_loss_only": True},
     honoured=("preference.reference_model",),
+    notes={
+        "training.microbatch_size_per_gpu": lambda recipe: (
+            "the divergence is that of a microbatch, so that another size gives another loss"
+        )
+    },
     refusals=REFUSALS,
     keywords=reference_keywords,
     count=count_answers,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nexa_hf.methods.base import Method, TrainingData
+from nexa_hf.methods.base import Logits, Method, TrainingData
 from nexa_hf.methods.dpo import load_pairs
 from nexa_hf.methods.language import TRAINING_ARGUMENTS, TRL_BASE, build_language_model
 from nexa_hf.methods.shared import DROPOUT, LENGTH, NO_OFFLOAD, REFUSALS, sized
@@ -56,6 +56,12 @@ ORPO = Method(
     arguments={"preference.beta": lambda recipe: {"beta": recipe.preference.beta}, **LENGTH, **DROPOUT},
     sized=sized,
     fixed=lambda recipe: {"prediction_loss_only": True, "remove_unused_columns": False},
+    notes={
+        "training.microbatch_size_per_gpu": lambda recipe: (
+            "the cross-entropy is a mean over each microbatch, so that another size gives another loss"
+        )
+    },
     refusals={**REFUSALS, **NO_OFFLOAD},
     count=_count,
+    logits=Logits(copies=4, gpu_copies=4),
 )

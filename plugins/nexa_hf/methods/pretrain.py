@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nexa_hf.methods.base import Job, Method, TrainingData
+from nexa_hf.methods.base import Job, Logits, Method, TrainingData
 from nexa_hf.methods.language import (
     PLAIN_TRAINER_REFUSALS,
     TRAINING_ARGUMENTS,
@@ -54,5 +54,6 @@ PRETRAIN = Method(
     refusals=PLAIN_TRAINER_REFUSALS,
     keywords=_keywords,
     perplexity=True,
+    logits=Logits(copies=3, gpu_copies=3),
     slow="transformers.Trainer holds the logits of all positions; backend torch computes the loss in pieces",
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nexa_hf.methods.base import Method, TrainingData
+from nexa_hf.methods.base import Logits, Method, TrainingData
 from nexa_hf.methods.language import TRAINING_ARGUMENTS, TRL_BASE
 from nexa_hf.methods.shared import DROPOUT, LENGTH, OFFLOAD, REFUSALS, sized
 from nexa_hf.methods.users import LAYOUTS
@@ -90,4 +90,5 @@ REWARD = Method(
     count=_count,
     samples=False,
     save=_save,
+    logits=Logits(copies=0, gpu_copies=0),
 )

@@ -49,5 +49,6 @@ def require_hash(uri: str, found: str, expected: str | None) -> None:
     if expected is not None and found != expected:
         raise DataError(
             f"{uri}: the data has SHA-256 {found}, but data.expected_dataset_hash is {expected}",
-            hint="it is not the data this recipe was written for; get that version, or set the hash to the new one",
+            hint="it is not the data this recipe was written for; get that version, "
+            "or take this one: data.expected_dataset_hash=null",
         )

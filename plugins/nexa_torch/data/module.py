@@ -198,4 +198,5 @@ def row_loader(
         shuffle=train if shuffle is None else shuffle,
     )
     workers = recipe.data.loader_workers if train else 0
-    return make_loader(cast("Dataset[Any]", dataset), sampler, workers=workers, collate=collate), sampler
+    pin = bool(recipe.cluster.gpus_per_node)
+    return make_loader(cast("Dataset[Any]", dataset), sampler, workers=workers, collate=collate, pin=pin), sampler

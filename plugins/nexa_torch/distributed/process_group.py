@@ -21,6 +21,7 @@ from nexa_torch.distributed.presence import Presence, join_roll
 from nexa_torch.distributed.ranks import Ranks
 
 DEFAULT_TIMEOUT_SECONDS = 600.0
+_ACCELERATOR_MARGIN_SECONDS = 120.0
 _POLL_SECONDS = 0.02
 _JOINS = count()
 """Groups that this process has joined, the same on every rank."""
@@ -69,29 +70,35 @@ def join(place: RankEnvironment, choice: DeviceChoice, *, timeout: float) -> Ite
         timeout=timeout,
     )
     ranks = None
+    failed = False
+    # NCCL ends a process that waits too long, without a word; the control group, which names who is late, comes first.
+    patience = timeout if choice.device.type == "cpu" else timeout + _ACCELERATOR_MARGIN_SECONDS
     try:
         dist.init_process_group(
             choice.backend,
             store=dist.PrefixStore(f"{prefix}/group", store),
             rank=place.rank,
             world_size=place.world_size,
-            timeout=timedelta(seconds=timeout),
+            timeout=timedelta(seconds=patience),
         )
-        background = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
+        background, control = (dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout)) for _ in range(2))
         ranks = Ranks(
             rank=place.rank,
             world_size=place.world_size,
             device=choice.device,
             local_rank=place.local_rank,
             background=background,
+            control=control,
             presence=presence,
         )
         probe_collective(ranks, timeout=timeout)
         yield ranks
     except NexaError as error:
+        failed = True
         presence.fail(error)
         raise
     except Exception as error:
+        failed = True
         # A failed collective is a failure of someone else; anything else is this rank's own.
         if not _is_collective_failure(error):
             presence.fail(error)
@@ -99,7 +106,8 @@ def join(place: RankEnvironment, choice: DeviceChoice, *, timeout: float) -> Ite
         raise presence.explain(error, timeout=timeout) from error
     finally:
         presence.finish()
-        if dist.is_initialized():
+        # Closing NCCL in order waits for what is under way on the GPU, which after a failure never ends.
+        if dist.is_initialized() and not (failed and choice.device.type == "cuda"):
             dist.destroy_process_group()
 
 

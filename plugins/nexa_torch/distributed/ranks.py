@@ -23,8 +23,9 @@ T = TypeVar("T")
 class Ranks:
     """The group of worker processes, and the device of this one. local_rank: counts on its machine.
 
-    background: a group of its own on the CPU, for a thread that saves while training goes on; None
-    with one process. presence: who else is there, None with one process.
+    background: a group of its own on the CPU, for a thread that saves while training goes on. control:
+    another, for counts and flags, so that no GPU is waited for. presence: who else is there. All None with
+    one process.
     """
 
     rank: int
@@ -32,6 +33,7 @@ class Ranks:
     device: torch.device
     local_rank: int = 0
     background: dist.ProcessGroup | None = field(default=None, repr=False, compare=False)
+    control: dist.ProcessGroup | None = field(default=None, repr=False, compare=False)
     presence: Presence | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -47,7 +49,11 @@ class Ranks:
 
     def sum_counts(self, *counts: int) -> tuple[int, ...]:
         """Add integers over all ranks."""
-        return counts if self.world_size == 1 else tuple(self.sum(torch.tensor(counts, device=self.device)).tolist())
+        if self.world_size == 1:
+            return counts
+        total = torch.tensor(counts)
+        dist.all_reduce(total, group=self.control)
+        return tuple(total.tolist())
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank; all ranks get the same answer."""
@@ -57,8 +63,8 @@ class Ranks:
         """The largest of all ranks' integers."""
         if self.world_size == 1:
             return value
-        found = torch.tensor(value, device=self.device)
-        dist.all_reduce(found, op=dist.ReduceOp.MAX)
+        found = torch.tensor(value)
+        dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self.control)
         return int(found)
 
     def gather(self, mark: str, flag: bool = False) -> bool:

@@ -23,7 +23,7 @@ from nexa_torch.distributed.ranks import Ranks
 from nexa_torch.distributed.strategy import Strategy
 from nexa_torch.engine.curvature import estimate_curvature
 from nexa_torch.engine.evaluation import evaluate
-from nexa_torch.engine.guard import require_finite
+from nexa_torch.engine.guard import require_finite, require_memory
 from nexa_torch.engine.meter import Meter
 from nexa_torch.engine.precision import Precision
 from nexa_torch.engine.preparing import Stopped, current_lr, prepare
@@ -240,7 +240,8 @@ class TrainingEngine:
         started = time.perf_counter()
         self._call("on_step_begin")
         ctx.lr = current_lr(self.optimizer)
-        self.train_step(window, ctx.step)
+        with require_memory(self):
+            self.train_step(window, ctx.step)
         ctx.step += 1
         self._meter.steps += 1
         last = ctx.step == ctx.total_steps
@@ -287,7 +288,7 @@ class TrainingEngine:
         held_out = self.data_module.val_dataloader(self.ranks.rank, self.ranks.world_size)
         values: dict[str, float] = {}
         if held_out is not None:
-            with evaluation_weights(self.optimizer):
+            with evaluation_weights(self.optimizer), require_memory(self):
                 values = evaluate(
                     self.task,
                     self.model,

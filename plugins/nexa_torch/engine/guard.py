@@ -1,13 +1,15 @@
-"""Stops a run whose loss is not a number, and keeps the batch that did it."""
+"""Stops a run whose loss is not a number, keeping the batch that did it, or whose batch does not fit into memory."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from safetensors.torch import save_file
 
 from nexa.errors import WorkerError
@@ -16,6 +18,9 @@ from nexa_torch.batches import tensors_in
 if TYPE_CHECKING:
     from nexa_torch.engine.engine import TrainingEngine
     from nexa_torch.engine.windows import Window
+
+_NO_MEMORY = "DefaultCPUAllocator"
+"""Stands in torch's message where the host has no memory left; of a GPU's there is an exception."""
 
 
 def require_finite(engine: TrainingEngine, losses: Mapping[int, float]) -> None:
@@ -33,6 +38,26 @@ def require_finite(engine: TrainingEngine, losses: Mapping[int, float]) -> None:
                 f"the loss of step {step + 1} is {loss}{rows}",
                 hint=f"{kept}lower optimizer.lr or raise optimizer.scheduler.warmup_steps",
             )
+
+
+@contextmanager
+def require_memory(engine: TrainingEngine) -> Iterator[None]:
+    """Around what computes on a microbatch: say in words that there is too little memory for it. Raises WorkerError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY not in str(error):
+            raise
+        rows = engine.plan.microbatch_size
+        smaller = f"training.microbatch_size_per_gpu={max(1, rows // 2)}"
+        run = engine.run_dir.name if engine.run_dir else None
+        resume = f": nexa resume {run} {smaller}" if run else f", such as {smaller}"
+        raise WorkerError(
+            f"a microbatch of {rows} rows does not fit into the memory of {engine.ranks.device} in step "
+            f"{engine.step + 1}: {str(error).strip().splitlines()[0]}",
+            hint=(f"fewer rows at a time compute the same{resume}; " if rows > 1 else "")
+            + "see also training.activation_checkpointing and docs/how-to/save-memory.md",
+        ) from error
 
 
 def _write_batch(folder: Path, window: Window, step: int, rank: int) -> Path:

@@ -74,7 +74,14 @@ def test_docker_and_podman(runtime):
 def test_apptainer():
     argv, environment = command("apptainer")
     assert argv[:2] == ["apptainer", "exec"]
-    assert {"--cleanenv", "--contain", "--nv", "--bind=/runs/r:/runs/r:rw", "--bind=/code:/code:ro"} < set(argv)
+    assert {
+        "--cleanenv",
+        "--contain",
+        "--no-privs",
+        "--nv",
+        "--bind=/runs/r:/runs/r:rw",
+        "--bind=/code:/code:ro",
+    } < set(argv)
     inside = {name.removeprefix("APPTAINERENV_") for name in environment if name.startswith("APPTAINERENV_")}
     assert inside == {"HF_TOKEN", "NEXA_RUN_DIR", "THREADS"}
 
@@ -144,7 +151,9 @@ def test_an_image_without_the_interpreter(nexa, docker):
     answer = nexa("launch", "echo.yaml", *CONTAINER, "environment.python=absent", "--follow", "--json")
     status = json.loads(answer.stdout)
     assert status["state"] == "failed"
-    assert status["reason"].startswith("docker found no such Python in the image (trainer:1): docker: Error response")
+    assert status["reason"].startswith(
+        "docker found no such Python in the image (trainer:1, absent): docker: Error response"
+    )
 
 
 PODMAN_CONF = """
@@ -157,63 +166,85 @@ runtime = "runc"
 
 
 @pytest.mark.soak
-def test_a_run_in_a_real_container(nexa, tmp_path):
-    """With Podman, in an image made of this machine's Python: trained, stopped, resumed, killed."""
+@pytest.mark.parametrize("runtime", ["podman", "apptainer"])
+def test_a_run_in_a_real_container(nexa, tmp_path, runtime):
+    """In an image made of this machine's Python: trained, stopped, resumed, killed; and one without the Python."""
     from test_workers import PYTHONS
 
-    podman = shutil.which("podman")
-    if podman is None:
-        pytest.skip("podman is not installed")
+    program = shutil.which(runtime)
+    if program is None:
+        pytest.skip(f"{runtime} is not installed")
     (tmp_path / "containers.conf").write_text(PODMAN_CONF)
     variables = {"CONTAINERS_CONF": str(tmp_path / "containers.conf")}
-    image = _image(podman, PYTHONS[max(PYTHONS, key=lambda version: int(version[2:]))], tmp_path, variables)
-    words = ("launch", "echo.yaml", "scheduler=local", f"environment.container={image}", "environment.runtime=podman")
+    root = _root(PYTHONS[max(PYTHONS, key=lambda version: int(version[2:]))], tmp_path)
+    image = IMAGES[runtime](program, root, variables)
+    words = ("launch", "echo.yaml", "scheduler=local", f"environment.container={image}")
+    words = (*words, f"environment.runtime={runtime}", "environment.python=/opt/python/bin/python3")
     try:
-        answer = nexa(*words, "environment.python=/opt/python/bin/python3", "--follow", "--json", **variables)
+        answer = nexa(*words, "--follow", "--json", HF_TOKEN="hf_neverinacommand", **variables)
         status = json.loads(answer.stdout)
         assert status["state"] == "completed", answer.stderr
-        begun = json.loads(
-            nexa(
-                *words, "environment.python=/opt/python/bin/python3", "echo.delay_seconds=0.2", "--detach", "--json",
-                **variables,
-            ).stdout
-        )  # fmt: skip
+        recorded = json.loads((Path(status["path"]) / "attempts" / "1" / "environment.json").read_text())
+        assert recorded["place"] == {"kind": "container", "name": image}
+        assert recorded["variables"]["HF_TOKEN"] == "[redacted]"
+        begun = json.loads(nexa(*words, "echo.delay_seconds=0.2", "--detach", "--json", **variables).stdout)
         assert "stopped at step" in nexa("stop", "--wait", begun["run_id"], **variables).stdout
         assert nexa("resume", begun["run_id"], **variables).returncode == 0
         assert nexa("kill", begun["run_id"], **variables).returncode == 0
-        left = subprocess.run([podman, "ps", "-q", f"--filter=name=nexa-{begun['run_id']}"], capture_output=True)
-        assert left.stdout == b""
-        missing = json.loads(nexa(*words, "environment.python=absent", "--follow", "--json", **variables).stdout)
+        left = subprocess.run(["ps", "-ef"], capture_output=True, text=True, check=True).stdout
+        assert begun["run_id"] not in left
+        missing = json.loads(nexa(*words[:-1], "environment.python=absent", "--follow", "--json", **variables).stdout)
         assert missing["state"] == "failed"
         assert image in missing["reason"]
+        assert "absent" in missing["reason"]
     finally:
-        subprocess.run([podman, "rmi", "--force", image], capture_output=True)
+        if runtime == "podman":
+            subprocess.run([program, "rmi", "--force", image], capture_output=True)
 
 
-def _image(podman: str, python: Path, folder: Path, variables: dict[str, str]) -> str:
-    """An image of a Python of this machine and the libraries it links; skips where Podman can't run it."""
-    root, image = folder / "root", "localhost/nexa-test-python"
-    home = python.resolve().parent.parent
+def _root(python: Path, folder: Path) -> Path:
+    """A file system of a Python of this machine and the libraries it links."""
+    root, home = folder / "root", python.resolve().parent.parent
     if home == Path("/usr"):
         pytest.skip("only the system's own Python is here, which is no folder of its own")
     ignored = shutil.ignore_patterns("test", "site-packages", "config-*", "*.a", "__pycache__")
     shutil.copytree(home, root / "opt" / "python", symlinks=True, ignore=ignored)
-    binaries = [python, *(root / "opt/python/lib").glob("python3*/lib-dynload/*.so")]
+    binaries = [python, Path("/bin/sh"), *(root / "opt/python/lib").glob("python3*/lib-dynload/*.so")]
     listed = subprocess.run(["ldd", *binaries], capture_output=True, text=True).stdout
-    for library in {word for word in listed.split() if word.startswith("/") and not word.endswith(":")}:
+    for library in {"/bin/sh", *(word for word in listed.split() if word[0] == "/" and word[-1] != ":")}:
         target = root / library.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(library, target)
         target.chmod(0o755)
-    (root / "tmp").mkdir()
+    for name in ("dev", "etc", "proc", "sys", "tmp", "var/tmp"):
+        (root / name).mkdir(parents=True)
     (root / "tmp").chmod(0o1777)
-    subprocess.run(["tar", "-C", root, "-cf", folder / "root.tar", "."], check=True)
+    return root
+
+
+def _podman_image(podman: str, root: Path, variables: dict[str, str]) -> str:
+    """An image in Podman's store; skips where Podman can't run it."""
+    image, archive = "localhost/nexa-test-python", root.with_suffix(".tar")
+    subprocess.run(["tar", "-C", root, "-cf", archive, "."], check=True)
     environment = {**os.environ, **variables}
-    subprocess.run(
-        [podman, "import", "-q", folder / "root.tar", image], env=environment, check=True, capture_output=True
-    )
-    command = [podman, "run", "--rm", "--init", image, "/opt/python/bin/python3", "-c", "print(1)"]
-    tried = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if tried.returncode:
-        pytest.skip(f"podman runs nothing here: {tried.stderr.strip()}")
+    subprocess.run([podman, "import", "-q", archive, image], env=environment, check=True, capture_output=True)
+    _try([podman, "run", "--rm", "--init", image], environment)
     return image
+
+
+def _apptainer_image(apptainer: str, root: Path, variables: dict[str, str]) -> str:
+    """An image file; skips where Apptainer can't run it."""
+    image = str(root.with_suffix(".sif"))
+    subprocess.run([apptainer, "build", image, root], check=True, capture_output=True)
+    _try([apptainer, "exec", "--contain", "--no-home", "--no-privs", image], dict(os.environ))
+    return image
+
+
+IMAGES = {"podman": _podman_image, "apptainer": _apptainer_image}
+
+
+def _try(command: list[str], environment: dict[str, str]) -> None:
+    words = [*command, "/opt/python/bin/python3", "-c", "print(1)"]
+    tried = subprocess.run(words, env=environment, capture_output=True, text=True)
+    if tried.returncode:
+        pytest.skip(f"{command[0]} runs nothing here: {tried.stderr.strip()}")

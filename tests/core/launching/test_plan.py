@@ -176,6 +176,12 @@ def test_a_plan_for_other_machines_can_be_read_but_not_started(folder: Path) -> 
     assert not made.runs_dir.exists()
 
 
+def test_each_process_needs_a_gpu_of_its_own(folder: Path) -> None:
+    obstacles = plan("cluster.gpus_per_node=4", "cluster.processes_per_node=2").obstacles
+    told = [problem for problem in obstacles if problem.path == "cluster.processes_per_node"]
+    assert [problem.message for problem in told] == ["2 processes on 4 GPUs; each needs its own"]
+
+
 def test_missing_data_is_told_once_with_its_place_and_neighbours(folder: Path) -> None:
     (folder / "train.jsonl").touch()
     path = folder / "recipe.yaml"

@@ -11,6 +11,8 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("starlette")
 openai = pytest.importorskip("openai")
+httpx = pytest.importorskip("httpx")
 
 KEY = "secret-of-these-tests"
 
@@ -41,15 +44,25 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(model_folder: Path) -> Iterator[str]:
     """URL of a server with a key, in a process of its own as people start it."""
-    command = [sys.executable, "-m", "nexa", "serve", str(model_folder), "--port", "0", "--name", "tiny"]
-    environment = {**os.environ, "NEXA_SERVE_API_KEY": KEY, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
-        assert server.stdout is not None
-        line = server.stdout.readline()
-        assert "serving tiny at http://127.0.0.1:" in line
-        yield line.split(" at ")[1].split()[0]
+    with _server(model_folder, port=0) as (server, url):
+        yield url
         server.terminate()
         assert server.wait(timeout=60) == -signal.SIGTERM
+
+
+@contextmanager
+def _server(model_folder: Path, *, port: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server's process, and its URL."""
+    command = [sys.executable, "-m", "nexa", "serve", str(model_folder), "--port", str(port), "--name", "tiny"]
+    environment = {**os.environ, "NEXA_SERVE_API_KEY": KEY, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        try:
+            assert server.stdout is not None
+            line = server.stdout.readline()
+            assert "serving tiny at http://127.0.0.1:" in line
+            yield server, line.split(" at ")[1].split()[0]
+        finally:
+            server.kill()
 
 
 @pytest.fixture
@@ -208,6 +221,42 @@ def test_a_client_that_leaves_ends_its_answer(client: Any) -> None:
     next(iter(stream))
     stream.close()
     assert client.completions.create(model="tiny", prompt="a", max_tokens=1).usage.completion_tokens == 1
+
+
+def test_four_clients_at_once_each_get_their_own_answer(client: Any) -> None:
+    """Whole and streamed, at the same time: the same texts as one after another."""
+
+    def ask(number: int, *, stream: bool) -> str:
+        options = {"model": "tiny", "messages": [{"role": "user", "content": f"Count to {number}."}], "max_tokens": 12}
+        reply = client.chat.completions.create(**options, temperature=0, stream=stream)
+        if not stream:
+            return str(reply.choices[0].message.content)
+        return "".join(chunk.choices[0].delta.content or "" for chunk in reply if chunk.choices)
+
+    alone = [ask(number, stream=False) for number in range(4)]
+    with ThreadPoolExecutor(4) as clients:
+        together = list(clients.map(lambda number: ask(number, stream=number % 2 == 1), range(4)))
+    assert together == alone
+
+
+@pytest.mark.soak
+def test_a_killed_server_is_missed_and_its_port_is_free_again(model_folder: Path) -> None:
+    """After kill -9 in the middle of a stream the client is told, and another server takes the same port."""
+    with _server(model_folder, port=0) as (server, url):
+        with openai.OpenAI(base_url=url, api_key=KEY, max_retries=0, timeout=120) as client:
+            stream = client.chat.completions.create(model="tiny", messages=MESSAGES, temperature=1, stream=True)
+            next(iter(stream))
+            server.kill()
+            with pytest.raises((openai.APIError, httpx.TransportError)):
+                for _ in stream:
+                    pass
+        server.wait(timeout=60)
+    with (
+        _server(model_folder, port=int(url.rpartition(":")[2].split("/")[0])) as (_, again),
+        openai.OpenAI(base_url=again, api_key=KEY, max_retries=0, timeout=120) as client,
+    ):
+        assert again == url
+        assert [model.id for model in client.models.list()] == ["tiny"]
 
 
 def _serve(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -15,6 +15,7 @@ from nexa.recipe.imports import import_file, tree_of
 from nexa.recipe.load import resolve_tree
 from nexa.recipe.schema import Recipe
 from nexa.testing.recipes import tiny_recipe
+from nexa_axolotl.checks import find_problems
 from nexa_axolotl.layout import Layout
 from nexa_axolotl.render import Inputs, expected_inputs, render
 from nexa_axolotl.settings import answer_settings
@@ -78,6 +79,9 @@ def test_an_own_key_takes_the_place_of_the_rendered_one(tmp_path: Path) -> None:
     """Keys that exclude one another never stand side by side, and null leaves a key to Axolotl."""
     config = rendered(tmp_path, **{"axolotl.warmup_ratio": 0.1, "axolotl.flash_attention": True, "axolotl.seed": None})
     assert not {"warmup_steps", "attn_implementation", "seed"} & set(config)
+    sharded = {"distributed__strategy": "fsdp", "distributed__cpu_offload": True, "cluster__gpus_per_node": 2}
+    sharding = rendered(tmp_path, **sharded, **{"axolotl.fsdp_config": {"state_dict_type": "X"}})["fsdp_config"]
+    assert (sharding["offload_params"], sharding["state_dict_type"]) == (True, "X")
     own_data = rendered(tmp_path, **{"axolotl.datasets": [{"path": "a/b", "type": "alpaca"}]})
     assert own_data["datasets"] == [{"path": "a/b", "type": "alpaca"}]
 
@@ -108,6 +112,19 @@ def test_what_axolotl_can_not_do_is_refused(tmp_path: Path, overrides: dict[str,
     answer = next(each for each in answer_settings(make(tmp_path, **overrides)) if each.path == path)
     assert answer.answer is Answer.REFUSED
     assert word in answer.detail
+
+
+def test_a_file_of_deepspeed_s_is_looked_for(tmp_path: Path) -> None:
+    """Before the launch, since a run has another current folder."""
+
+    def found(value: Any) -> list[str]:
+        problems = find_problems(make(tmp_path, **{"axolotl.deepspeed": value}))
+        return [problem.message for problem in problems if problem.path == "axolotl.deepspeed"]
+
+    (tmp_path / "zero.json").write_text("{}")
+    assert found("zero.json") == ["zero.json is no whole path"]
+    assert found(str(tmp_path / "none.json")) == [f"there is no file {tmp_path / 'none.json'}"]
+    assert found(str(tmp_path / "zero.json")) == found({"zero_optimization": {"stage": 2}}) == []
 
 
 def test_every_field_is_answered_once(tmp_path: Path) -> None:

@@ -118,14 +118,41 @@ def test_a_killed_run_continues_exactly(tmp_path: Path) -> None:
     assert weights(run, rest) == weights(whole, alone)
 
 
-def test_axolotl_raising_in_the_middle_is_told(tmp_path: Path) -> None:
-    """What it raises becomes the run's failure, with Axolotl's own words, and never a success."""
+def test_a_plugin_that_can_not_be_loaded_is_told(tmp_path: Path) -> None:
+    """Axolotl prints so and goes on without it; a run of Nexa does not."""
     run = make(tmp_path, **{"axolotl.plugins": ["nexa_axolotl.nowhere.Missing"]})
     outcome = run_attempt(run)
     assert outcome.exit_code == 2
     assert outcome.error is not None
     assert "nexa_axolotl.nowhere.Missing" in outcome.error["message"]
     assert outcome.events[-1]["state"] == "failed"
+
+
+def test_axolotl_raising_in_the_middle_is_told(tmp_path: Path) -> None:
+    """What it raises behind a checkpoint is the run's failure, in its words; the run continues from there."""
+    run = make(tmp_path, training__max_steps=2000, training__save_every_steps=1, data__loader_workers=1)
+    worker = start_worker(run, run.create_attempt(1, resume_from=None, reason="test"))
+    store = open_store(run)
+    while not store.list(f"checkpoints/{run.run_id}"):
+        assert worker.poll() is None
+    for loader in _forked(worker.pid):
+        os.kill(loader, signal.SIGKILL)
+    assert worker.wait() == 1
+    error = json.loads((run.path / "attempts" / "1" / "error.json").read_text())
+    assert "DataLoader worker" in error["message"]
+    events = [json.loads(line) for line in (run.path / "events" / "1-0.jsonl").read_text().splitlines()]
+    assert events[-1]["state"] == "failed"
+    last = max(record["step"] for record in events if record["type"] == "checkpoint")
+    names = [artifact.name for artifact in store.list(f"checkpoints/{run.run_id}")]
+    (name,) = (name for name in names if name.endswith(str(last)))
+    assert (store.fetch(name) / "model.safetensors").is_file()
+
+
+def _forked(pid: int) -> list[int]:
+    """Children of a process that run its own command: it forked them and started nothing in them."""
+    command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if Path(f"/proc/{child}/cmdline").read_bytes() == command]
 
 
 def test_what_axolotl_refuses_is_told_in_its_words(tmp_path: Path) -> None:

@@ -8,11 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nexa_torch.backend import CPU_ENVIRONMENT
-
 sys.path.insert(0, str(Path(__file__).parent))
-for name, value in CPU_ENVIRONMENT.items():
-    os.environ.setdefault(name, value)
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,7 @@ class TestLogits(DistillerContract):
 
     plugin_name = "logits"
 
-    @pytest.fixture(autouse=True)
-    def _with_a_teacher(self, teacher, monkeypatch):
-        monkeypatch.setattr(
-            type(self), "overrides", {"distill.teacher": str(teacher), "distill.capture.shard_tokens": 500}
-        )
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def _with_a_teacher(cls, teacher):
+        cls.overrides = {"distill.teacher": str(teacher), "distill.capture.shard_tokens": 500}

@@ -1,4 +1,4 @@
-"""Makes the helpers here and of the PyTorch backend's tests importable, and threads wait as they do in workers."""
+"""Makes the helpers here and of the PyTorch backend's tests importable, and its libraries quiet as in workers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 from nexa_hf.backend import ENVIRONMENT
-from nexa_torch.backend import CPU_ENVIRONMENT
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "torch")]
-# OpenMP and the Hugging Face libraries read them when they are first imported, which no module before this one does.
-for name, value in {**CPU_ENVIRONMENT, **ENVIRONMENT}.items():
+# The Hugging Face libraries read them when they are first imported, which no module before this one does.
+for name, value in ENVIRONMENT.items():
     os.environ.setdefault(name, value)

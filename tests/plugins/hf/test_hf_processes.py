@@ -108,8 +108,10 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "grpo"])
 def test_two_processes_train_as_one(together: Together, kind: str) -> None:
-    """With copies of the model, losses are those of one process with twice the accumulation."""
-    assert together.losses(f"{kind}: ddp") == pytest.approx(together.alone[kind].series("loss"), rel=CLOSE)
+    """With copies of the model, losses are those of one process with twice the accumulation; KTO's divergence is the
+    mean of the processes' where one process takes that of each microbatch."""
+    same = together.losses(f"{kind}: ddp") == pytest.approx(together.alone[kind].series("loss"), rel=CLOSE)
+    assert same is (kind != "kto, adapter")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in SHARDED if kind != "grpo"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from nexa.backend import Answer
+from nexa.cli.main import main
 from nexa.errors import Problem
 from nexa.recipe.schema import Recipe
 from nexa.testing.recipes import tiny_recipe
@@ -57,6 +59,8 @@ def problems(folder: Path, overrides: Mapping[str, Any]) -> dict[str, Problem]:
             "lr_scheduler_kwargs.num_decay_steps=5, lr_scheduler_kwargs.decay_type=1-sqrt",
         ),
         ("data.packing", {"data.packing": False}, "packing=False"),
+        ("training.microbatch_size_per_gpu", {"method": "kto"}, "another size gives another loss"),
+        ("training.microbatch_size_per_gpu", {"method": "orpo"}, "another size gives another loss"),
         (
             "distributed.strategy",
             {"cluster.gpus_per_node": 2, "distributed.strategy": "fsdp"},
@@ -78,7 +82,7 @@ def test_a_field_is_shown_as_what_it_becomes(
         ("data.streaming", {"data.streaming": True}, "backend: torch"),
         ("training.measure_mfu", {"training.measure_mfu": True}, "backend: torch"),
         ("training.precision", {"training.precision": "fp16"}, "needs a CUDA GPU"),
-        ("distributed.strategy", {"distributed.strategy": "fsdp"}, "shards on GPUs alone"),
+        ("distributed.cpu_offload", {"distributed.strategy": "fsdp"}, "everything in CPU memory"),
         ("optimizer.momentum", {"optimizer.momentum": 0.5}, "these take one: sgd"),
         ("optimizer.scheduler.cycles", {"optimizer.scheduler": {"name": "linear", "cycles": 3}}, "these have"),
         ("distill.alpha", {}, "heeds no such field"),
@@ -164,6 +168,37 @@ def test_deepspeed_is_refused_where_it_can_not_run(tmp_path: Path) -> None:
     assert "missing.json can't be read" in text
 
 
+@pytest.mark.parametrize(
+    ("configuration", "said"),
+    [
+        ({"train_micro_batch_size_per_gpu": 4}, "training.microbatch_size_per_gpu makes it 2"),
+        ({"train_batch_size": 99, "gradient_clipping": "auto"}, "training.global_batch_size makes it 4"),
+        ({"bf16": {"enabled": True}}, "training.precision makes it False"),
+        ("missing.json", "can't be read"),
+    ],
+)
+def test_a_deepspeed_configuration_that_contradicts_the_recipe_is_refused(
+    tmp_path: Path, configuration: Any, said: str
+) -> None:
+    overrides = {"cluster.gpus_per_node": 2, "hf.deepspeed": configuration}
+    assert any(said in problem.message for problem in BACKEND.check(recipe(tmp_path, overrides)))
+
+
+def test_transformers_reads_the_deepspeed_configuration(tmp_path: Path) -> None:
+    """Its own parser fills in what is "auto", from arguments that the recipe makes."""
+    pytest.importorskip("deepspeed")
+    from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
+    from trl import SFTConfig
+
+    given = {"train_micro_batch_size_per_gpu": "auto", "zero_optimization": {"stage": 3}, "gradient_clipping": "auto"}
+    arguments = training_arguments(recipe(tmp_path, {"hf.deepspeed": given}), find_method("sft"))
+    parser = HfTrainerDeepSpeedConfig(arguments.pop("deepspeed"))
+    parser.trainer_config_process(SFTConfig(output_dir=str(tmp_path), **arguments))
+    assert parser.config["train_micro_batch_size_per_gpu"] == 2
+    assert parser.config["gradient_clipping"] == 1.0
+    assert parser.is_zero3()
+
+
 def test_qlora_is_refused_without_a_gpu(tmp_path: Path) -> None:
     found = problems(tmp_path, {"adapter.type": "qlora"})
     assert "CUDA GPU" in found["adapter.type"].message
@@ -177,6 +212,7 @@ def test_qlora_is_refused_without_a_gpu(tmp_path: Path) -> None:
         ({"optimizer.scheduler": "plateau"}, "optimizer.scheduler.name", "eval_every_steps"),
         ({"method": "regression"}, "method", "it has pretrain, sft"),
         ({"hf.fsdp": {"x": 1}}, "hf.fsdp", "drop hf.fsdp"),
+        ({"distributed.strategy": "fsdp"}, "distributed.strategy", "cluster.processes_per_node=2"),
     ],
 )
 def test_names_are_checked_before_a_launch(tmp_path: Path, overrides: Mapping[str, Any], path: str, hint: str) -> None:
@@ -204,12 +240,18 @@ def test_versions_that_do_not_fit_are_named() -> None:
     assert any("it has trl 0.9.0, backend hf needs" in reason for reason in reasons)
 
 
-def test_estimates_name_the_faster_engine(tmp_path: Path) -> None:
-    from nexa.plan import resources_of
-
-    chosen = recipe(tmp_path, {})
-    notes = BACKEND.estimate(chosen, resources_of(chosen)).notes
-    assert any("backend torch" in note for note in notes)
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [([], "slower than backend torch"), (["method=pretrain"], "backend torch computes the loss in pieces")],
+)
+def test_the_plan_names_the_faster_engine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], said: str
+) -> None:
+    """Where Nexa's own engine serves the method too."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(json.dumps(recipe(tmp_path / "rows", {}).document()))
+    assert main(["launch", str(file), *overrides, "--explain"]) == 0
+    assert said in " ".join(capsys.readouterr().out.split())
 
 
 def test_checks_name_every_problem_at_once(tmp_path: Path) -> None:
@@ -268,6 +310,9 @@ def test_the_estimate_knows_of_pairs_and_of_the_reference_model(tmp_path: Path) 
     whole = memory("dpo", {})
     assert whole["activations"] == 2 * alone["activations"]
     assert whole["reference"] == whole["weights"]
+    # The model has fewer tokens than TRL's head takes at once; transformers holds the logits of all of them too.
+    assert whole["logits"] > 2 * alone["logits"] > 4 * memory("pretrain", {})["logits"]
+    assert memory("reward", {})["logits"] == 0
     assert "reference" not in memory("dpo", {"adapter": {"rank": 4}})
     assert "reference" not in memory("dpo", {"preference.precompute_reference": True})
     assert "reference" in memory("grpo", {"rollouts.kl_beta": 0.1})

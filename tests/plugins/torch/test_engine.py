@@ -17,12 +17,15 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
-from nexa.backend import RunState
+from nexa.backend import RunResult, RunState
 from nexa.batch import resolve_batch
 from nexa.errors import UserError, WorkerError
 from nexa.recipe.schema import Recipe
+from nexa.worker.context import RunContext
 from nexa_torch import BaseDataModule, CheckpointCallback, GlobalSampler, RegressionTask, TrainingEngine, make_loader
 from nexa_torch.engine.windows import loaded_ahead, make_source
+from nexa_torch.run import run_task
+from nexa_torch.tasks.registry import load_data_module
 
 TRAINED = SAMPLES - SAMPLES // 4
 ONE_STEP = {"max_steps": None, "epochs": 1, "max_grad_norm": None, "log_every_steps": 1}
@@ -238,6 +241,26 @@ def test_the_batch_of_a_loss_that_is_no_number_is_kept(tmp_path: Path) -> None:
     with safe_open(file, "pt") as saved:
         rows = json.loads(saved.metadata()["rows"])
         assert (len(rows), saved.get_tensor("0/0").shape) == (4, (4, 3))
+
+
+class Greedy(RegressionTask):
+    """Asks for more memory than there is."""
+
+    def train_step(self, batch: Any, model: nn.Module, criterion: nn.Module) -> Any:
+        torch.empty(1 << 60, dtype=torch.uint8)
+
+
+def test_a_batch_that_does_not_fit_says_what_to_type(tmp_path: Path) -> None:
+    def train(context: RunContext) -> RunResult:
+        recipe = Recipe.from_document(dict(context.recipe))
+        module = load_data_module(recipe)
+        return run_task(context, recipe, Greedy(recipe, module), module)
+
+    with pytest.raises(
+        WorkerError, match="microbatch of 4 rows does not fit into the memory of cpu in step 1"
+    ) as caught:
+        Run(tmp_path / "run", regression_document(), train=train).attempt()
+    assert "nexa resume run training.microbatch_size_per_gpu=2" in str(caught.value.hint)
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import signal
 import subprocess
 import sys
@@ -32,7 +33,8 @@ class Crash(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 args = TrainingConfig(max_steps=12, batch_size=8, learning_rate=float(sys.argv[1]), save_steps=3, run_name="mine")
-output = Trainer(model=network(), args=args, train_dataset=TensorDataset(*rows()), callbacks=[Crash()]).train()
+model = network()
+output = Trainer(model=model, args=args, train_dataset=TensorDataset(*rows()), callbacks=[Crash()]).train()
 Path("after").write_text(f"{output.run_id} {output.global_step} {output.state}")
 """
 MODULE = """
@@ -63,17 +65,17 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "train.py"
 
 
-def start(script: Path, expected: int) -> Run:
-    """Run the script in the current folder and return the newest run."""
+def killed(script: Path) -> Run:
+    """Run the script, which kills itself, in the current folder and return its run."""
     done = subprocess.run([sys.executable, str(script), "1e-2"], capture_output=True, text=True, check=False)
-    assert done.returncode == expected, done.stderr[-3000:]
+    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
     return RunStore(Path("runs")).open("latest")
 
 
 def test_a_killed_script_goes_on_to_the_same_weights(
     script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = start(script, -signal.SIGKILL)
+    run = killed(script)
     gone = script.rename(script.with_suffix(".gone"))
     assert main(["resume", run.run_id, "--detach"]) != 0
     with pytest.raises(RunError, match=r"train\.py is gone") as caught:
@@ -88,13 +90,13 @@ def test_a_killed_script_goes_on_to_the_same_weights(
     assert wait(run, timeout=240).step == 12
     assert (tmp_path / "after").read_text() == f"{run.run_id} 12 completed"
     assert (run.attempts[-1].read("attempt") or {})["resume_from"].endswith("step-00000006")
-    monkeypatch.chdir(tmp_path)
-    whole = start(script, 0)
-    found, expected = (
-        load_file(tmp_path / "artifacts" / "checkpoints" / one.run_id / "step-00000012" / "model.safetensors")
-        for one in (run, whole)
-    )
-    for name, value in expected.items():
+    found = load_file(tmp_path / "artifacts" / "checkpoints" / run.run_id / "step-00000012" / "model.safetensors")
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.syspath_prepend(script.parent)
+    monkeypatch.setattr(sys, "argv", [str(script), "1e-2"])
+    (elsewhere / "crashed").touch()
+    whole = runpy.run_path(str(script))["model"]
+    for name, value in whole.state_dict().items():
         assert torch.equal(found[name], value), name
 
 

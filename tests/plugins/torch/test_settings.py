@@ -56,11 +56,6 @@ def _problems(recipe: Recipe) -> dict[str, str]:
         ),
         ({"adapter": {"type": "qlora"}, "distributed": {"strategy": "fsdp"}}, "adapter.type", "can't be sharded"),
         ({"adapter": {}}, "adapter", "random weights"),
-        (
-            {"cluster": {"gpus_per_node": 2, "processes_per_node": 3}},
-            "cluster.processes_per_node",
-            "each needs its own",
-        ),
     ],
 )
 def test_check_names_the_key(make: Any, sections: dict[str, Any], path: str, words: str) -> None:

@@ -1,6 +1,7 @@
 """One rank that trains a tiny model a few steps with a strategy, once for each case: STRATEGY FOLDER.
 
-Rank 0 writes losses, gradient norms and the final weights. The last step has rows for rank 0 only.
+Rank 0 writes losses, gradient norms and the final weights. The last step has rows for rank 0 only. With shards every
+rank then says how much memory loading a larger model takes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
+from running import chat_rows, tiny_recipe
 from safetensors.torch import save_file
 from torch.nn.utils import clip_grads_with_norm_
 
@@ -23,6 +25,8 @@ from nexa_torch.distributed.strategy import choose_strategy
 from nexa_torch.distributed.synchronize import gradient_norm
 from nexa_torch.engine.windows import Microbatch
 from nexa_torch.models import LanguageModel, apply_lora, load_model
+from nexa_torch.options import recipe_from_document
+from nexa_torch.tasks.registry import load_data_module, load_task
 
 CASES = ("pretrain", "sft", "lora")
 STEPS, ROWS_A_STEP, WIDTH = 3, 4, 24
@@ -93,6 +97,35 @@ def train(ranks: Ranks, strategy_name: str, case: str, folder: Path) -> None:
         save_file({name: value.clone() for name, value in weights.items()}, folder / f"{case}.safetensors")
 
 
+def peak_bytes() -> int:
+    """The most memory that this process has held since the last reset."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def report_loading(ranks: Ranks, folder: Path) -> None:
+    """Write how much memory it takes each rank to build and shard a model of about 90 MB."""
+    own = folder / str(ranks.rank)
+    own.mkdir()
+    document = tiny_recipe(
+        chat_rows(own),
+        model={"d_model": 512, "n_layers": 8, "n_heads": 8},
+        data={"local_cache_root": str(own / "cache")},
+        distributed={"strategy": "fsdp"},
+    )
+    recipe = recipe_from_document(document)
+    module = load_data_module(recipe)
+    module.setup("fit")
+    task = load_task(recipe, module)
+    strategy = choose_strategy(recipe.distributed, ranks, precision="fp32")
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = peak_bytes()
+    model = strategy.spread(strategy.build(task, None), task)
+    grown = peak_bytes() - before
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    (own / "memory.json").write_text(json.dumps({"grown": grown, "model": size}), encoding="utf-8")
+
+
 def main() -> None:
     """Train every case in one group."""
     strategy, folder = sys.argv[1], Path(sys.argv[2])
@@ -102,6 +135,8 @@ def main() -> None:
     with process_group(rank, rank, world_size, gpus=0, timeout=120.0) as ranks:
         for case in CASES:
             train(ranks, strategy, case, folder)
+        if strategy == "fsdp":
+            report_loading(ranks, folder)
 
 
 if __name__ == "__main__":

@@ -36,3 +36,12 @@ def test_two_processes_equal_one(trained: dict[str, Path], name: str, case: str)
     assert others.keys() == weights.keys()
     for key, value in weights.items():
         assert others[key].numpy() == pytest.approx(value.numpy(), rel=1e-2, abs=2e-4), key
+
+
+def test_one_model_on_the_machine_not_one_a_rank(trained: dict[str, Path]) -> None:
+    """One rank loads a sharded model; another holds no more than its shard and a block on its way."""
+    first, second = (json.loads((trained["fsdp"] / str(rank) / "memory.json").read_text()) for rank in range(2))
+    size = first["model"]
+    assert size == second["model"] > 90e6
+    assert first["grown"] < 1.8 * size, "the whole model and its own half"
+    assert second["grown"] < 0.85 * size, "its half, and a block at a time"

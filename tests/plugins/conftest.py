@@ -1,0 +1,11 @@
+"""Threads wait as they do in workers."""
+
+from __future__ import annotations
+
+import os
+
+from nexa_torch.backend import CPU_ENVIRONMENT
+
+# OpenMP reads it when torch is first imported, which no module before this one does.
+for name, value in CPU_ENVIRONMENT.items():
+    os.environ.setdefault(name, value)
