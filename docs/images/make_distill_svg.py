@@ -77,7 +77,8 @@ def picture(found: Sequence[dict[str, Curve]]) -> str:
     trained = {label: [[p for p in of_seed[label] if p[0]] for of_seed in found] for label in STUDENTS}
     values = [value for curves in trained.values() for points in curves for _, value in points]
     last = max(step for curves in trained.values() for points in curves for step, _ in points)
-    low, high = min(values) - 0.1, max(values) + 0.1
+    margin = 0.2 * (max(values) - min(values))
+    low, high = min(values) - margin, max(values) + margin
 
     def x(step: int) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * step / last

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 
 from nexa.errors import Problem, UserError
 from nexa.prepared import cache_root
@@ -37,7 +38,7 @@ _Check = Callable[[Recipe], Iterable[Problem]]
 
 def find_problems(recipe: Recipe) -> list[Problem]:
     """Return every problem, each with the recipe key it belongs to; empty when training can start."""
-    checks: tuple[_Check, ...] = (_packages, _axolotl, _said_elsewhere)
+    checks: tuple[_Check, ...] = (_packages, _axolotl, _said_elsewhere, _deepspeed)
     return [problem for check in checks for problem in check(recipe)]
 
 
@@ -75,3 +76,16 @@ def _said_elsewhere(recipe: Recipe) -> Iterator[Problem]:
         elif (place := _NEUTRAL.get(key)) is not None and value is not None and (place in set_lines or key in _PLANNED):
             now = f", where it is {set_lines[place].value!r}" if place in set_lines else ""
             yield Problem(path=path, message=f"a recipe says this as {place}{now}", hint=f"set {place} instead")
+
+
+def _deepspeed(recipe: Recipe) -> Iterator[Problem]:
+    """A file of DeepSpeed's that a worker, whose current folder is the run's, would not find."""
+    file = own_options(recipe).get("deepspeed")
+    if not isinstance(file, str) or recipe.environment.container is not None:
+        return
+    if not (Path(file).is_absolute() and Path(file).is_file()):
+        yield Problem(
+            path=f"{SECTION}.deepspeed",
+            message=f"there is no file {file}" if Path(file).is_absolute() else f"{file} is no whole path",
+            hint="name a file by its whole path, or write its keys here; axolotl fetch deepspeed_configs brings some",
+        )

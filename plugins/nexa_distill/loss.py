@@ -184,27 +184,53 @@ class OnlineLoss:
 
     def __call__(self, head: Head, hidden: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         """See `nexa_torch.loss.Objective`."""
+        if self.temperature == 1.0:
+            return self._at_one_temperature(head, hidden, rows)
         ce, hard = CrossEntropy(self.targets)(head, hidden, rows)
         _add(self.sums, "ce", ce)
+        # The head's buffer is needed again for the other temperature.
         hard = hard * (1.0 - self.alpha)
-        log_q = torch.log_softmax(head.logits(hidden) / self.temperature, dim=-1)
-        log_p = self._teacher(rows, log_q)
-        losses, gradient = self._divergence(log_p, log_q, self._beta)
+        log_q = _log_softmax(head.logits(hidden).div_(self.temperature))
+        losses, gradient = self._divergence(self._teacher(rows, log_q), log_q, self._beta)
         _add(self.sums, "kl", losses)
         scale = self.alpha * self.temperature
         return (1.0 - self.alpha) * ce + scale * self.temperature * losses, hard.add_(gradient, alpha=scale)
 
+    def _at_one_temperature(self, head: Head, hidden: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """Cross-entropy and divergence from one product with the head."""
+        log_q, targets, hard = _log_softmax(head.logits(hidden)), self.targets[rows], 1.0 - self.alpha
+        here = torch.arange(len(targets), device=targets.device)
+        ce = log_q[here, targets].neg()
+        _add(self.sums, "ce", ce)
+        losses, gradient = self._divergence(self._teacher(rows, log_q), log_q, self._beta)
+        _add(self.sums, "kl", losses)
+        gradient.mul_(self.alpha).add_(log_q.exp_(), alpha=hard)
+        gradient[here, targets] -= hard
+        return hard * ce + self.alpha * losses, gradient
+
     def _teacher(self, rows: slice, like: Tensor) -> Tensor:
-        """Log probabilities of the teacher over the student's ids; −inf where there is no token."""
+        """Log probabilities of the teacher over the student's ids, to write over; −inf where there is no token."""
         logits = self._teacher_logits(rows)
-        known = min(self._vocabulary, logits.shape[1], like.shape[1])
-        log_p = torch.log_softmax(logits[:, :known].to(like.dtype) / self.temperature, dim=-1)
-        return functional.pad(log_p, (0, like.shape[1] - known), value=float("-inf"))
+        width = like.shape[1]
+        known = min(self._vocabulary, logits.shape[1], width)
+        logits = logits[:, :known].to(like.dtype)
+        log_p = _log_softmax(logits / self.temperature if self.temperature != 1.0 else logits.clone())
+        return log_p if known == width else functional.pad(log_p, (0, width - known), value=float("-inf"))
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    """Log probabilities of each row; on CPU in the memory of the logits."""
+    if logits.device.type == "cpu" and logits.is_contiguous():
+        return torch.log_softmax(logits, dim=-1, out=logits)
+    return torch.log_softmax(logits, dim=-1)
 
 
 def _forward_kl(log_p: Tensor, log_q: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     p = log_p.exp()
-    return torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1), log_q.exp() - p
+    # 0 · (−∞) is 0 here: the teacher gives padding nothing.
+    each = log_p.sub_(log_q).mul_(p).masked_fill_(p == 0, 0.0)
+    losses = each.sum(-1)
+    return losses, torch.exp(log_q, out=each).sub_(p)
 
 
 def _reverse_kl(log_p: Tensor, log_q: Tensor, beta: float) -> tuple[Tensor, Tensor]:

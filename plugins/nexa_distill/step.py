@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 Sums = Mapping[str, Tensor]
 
+ONLINE_PART = 4
+"""Chunks hold so many times fewer positions where a whole teacher is compared, which takes as many times the memory."""
+
 
 class StudentLoss:
     """The recipe's loss of a student's batch.
@@ -63,6 +66,7 @@ class StudentLoss:
             require_same_tokens(name, tokenizer)
         processes_that_fit(name, 1)
         self.teacher = load_teacher(name)
+        _require_numbers(name, self.teacher)
         self._features = FeatureLoss.of(self._section, student, self.teacher)
 
     def __call__(self, batch: TokenBatch, scale: float, *, alpha: float | None = None) -> tuple[Tensor, Sums]:
@@ -149,10 +153,11 @@ class StudentLoss:
         return outputs, targets
 
     def _through_head(self, outputs: Tensor, objective: Objective, scale: float) -> Tensor:
+        chunk = self._chunk if self._dataset is not None else max(1, self._chunk // ONLINE_PART)
         if not self._student.fused_head:
-            return logits_loss(outputs, objective, scale=scale, chunk=self._chunk)
+            return logits_loss(outputs, objective, scale=scale, chunk=chunk)
         head: Any = self._student.network.get_output_embeddings()
-        return fused_head_loss(outputs, head.weight, objective, bias=head.bias, scale=scale, chunk=self._chunk)
+        return fused_head_loss(outputs, head.weight, objective, bias=head.bias, scale=scale, chunk=chunk)
 
 
 @contextmanager
@@ -160,6 +165,16 @@ def _own_precision(teacher: LanguageModel) -> Iterator[None]:
     """Compute without gradients and as the teacher's weights are, whatever the student trains in."""
     with torch.no_grad(), torch.autocast(teacher.network.device.type, enabled=False):
         yield
+
+
+def _require_numbers(name: TeacherName, teacher: LanguageModel) -> None:
+    """Raise UserError naming the first weight that holds NaN or infinity, which every loss would become."""
+    for path, weight in teacher.network.named_parameters():
+        if not torch.isfinite(weight.sum()):
+            raise UserError(
+                f"teacher {name.name} predicts nothing: its weight {path} holds values that are not numbers",
+                hint="save or download it anew",
+            )
 
 
 def _require_ids(dataset: DistilledDataset, student: LanguageModel) -> None:

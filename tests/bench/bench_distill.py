@@ -31,6 +31,7 @@ from nexa_distill.loss import OnlineLoss, RecordedLoss, TeacherEntries
 from nexa_distill.records import Predictions, RecordSpec
 from nexa_distill.sampling import record, uniform
 from nexa_distill.shards import Pieces, Shard, shard_bytes
+from nexa_distill.step import ONLINE_PART
 from nexa_torch.loss import fused_head_loss
 
 _TOP = 128
@@ -194,8 +195,8 @@ def _peak(name: str, tokens: int, width: int, vocabulary: int) -> float:
         tail=False,
     )
 
-    def fused(objective: Any) -> Tensor:
-        return fused_head_loss(hidden, weight, objective, scale=1 / tokens, chunk=_CHUNK)
+    def fused(objective: Any, chunk: int = _CHUNK) -> Tensor:
+        return fused_head_loss(hidden, weight, objective, scale=1 / tokens, chunk=chunk)
 
     def whole() -> Tensor:
         q = torch.log_softmax(functional.linear(hidden, weight), -1)
@@ -208,7 +209,9 @@ def _peak(name: str, tokens: int, width: int, vocabulary: int) -> float:
 
     losses: dict[str, Callable[[], Tensor]] = {
         "recorded": lambda: fused(RecordedLoss(targets, entries, alpha=0.9)),
-        "online": lambda: fused(OnlineLoss(targets, of_teacher, vocabulary=vocabulary, alpha=0.9)),
+        "online": lambda: fused(
+            OnlineLoss(targets, of_teacher, vocabulary=vocabulary, alpha=0.9), _CHUNK // ONLINE_PART
+        ),
         "dense": whole,
     }
     gradients = (hidden.numel() + weight.numel()) * 4

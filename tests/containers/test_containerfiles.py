@@ -8,9 +8,12 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from nexa.errors import UserError
 
 ROOT = Path(__file__).parents[2] / "containers"
 IMAGES = ("infer", "train-heavy", "train-light")
@@ -196,12 +199,58 @@ def test_scripts_parse(script):
     assert subprocess.run(["bash", "-n", ROOT / script]).returncode == 0
 
 
+@pytest.mark.parametrize("name", IMAGES)
+def test_a_lock_holds_the_versions_that_its_image_asks_for(name):
+    from nexa.environments.requirements import parse
+
+    asked = ROOT / name / "requirements.in"
+    locked = _locked(name)
+    for line in asked.read_text().splitlines() if asked.exists() else ():
+        if line and not line.startswith("#"):
+            requirement = parse(line, name)
+            assert requirement.specifier.contains(locked[requirement.name]), line
+
+
+IMPORTS = {
+    "train-light": ["torch", "transformers", "trl", "peft", "accelerate", "datasets", "tensorboard", "wandb"],
+    "infer": ["torch", "transformers", "vllm", "vllm.entrypoints.openai.api_server"],
+}
+"""What each image is for, importable without a GPU. train-heavy is compiled by CUDA's compiler, in its image alone."""
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("name", IMPORTS)
+def test_an_images_packages_install_and_import(name):
+    """Exactly the locked files, in a clean environment: gigabytes, and many minutes."""
+    from packaging.specifiers import SpecifierSet
+
+    from nexa.environments.builders import Sources, find_builder
+    from nexa.environments.interpreters import find_interpreter
+
+    try:
+        python = find_interpreter(SpecifierSet("==3.12.*"), asker=f"the image {name}")
+        uv = find_builder("uv")
+    except UserError as error:
+        pytest.skip(str(error))
+    with tempfile.TemporaryDirectory() as folder:
+        venv = Path(folder) / "venv"
+        subprocess.run([python.path, "-m", "venv", "--without-pip", venv], check=True)
+        lock = ROOT / name / "requirements.lock"
+        uv.install(venv / "bin" / "python", lock, Sources(), asker=f"the image {name}", progress=lambda text: None)
+        subprocess.run([uv.program, "pip", "check", "--python", venv / "bin" / "python"], check=True)
+        code = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
+        command = [venv / "bin" / "python", "-I", "-c", code, *IMPORTS[name]]
+        answer = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert answer.returncode == 0, answer.stderr[-3000:]
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("name", IMAGES)
 def test_an_images_packages_can_be_installed(name, tmp_path):
-    uv = shutil.which("uv")
-    if uv is None:
-        pytest.skip("uv is not installed; it resolves for another Python and platform than this one")
+    from nexa.environments.builders import find_builder
+
+    uv = find_builder("uv").program
     platform = ["--python-version", "3.12", "--python-platform", "x86_64-unknown-linux-gnu"]
     options = ["--dry-run", "--no-deps", "--require-hashes", "--target", str(tmp_path), *platform]
     command = [uv, "pip", "install", *options, "-r", str(ROOT / name / "requirements.lock")]

@@ -97,7 +97,8 @@ def _make(
     progress(f"resolving {len(requirements)} requirements with {builder.name} for Python {interpreter.version}")
     lock = ""
     if requirements:
-        lock = builder.resolve(interpreter.path, requirements, sources, asker=needs.asker, progress=progress)
+        asker = f"{needs.asker} with {', '.join(extra)}" if extra else needs.asker
+        lock = builder.resolve(interpreter.path, requirements, sources, asker=asker, progress=progress)
     digest = content_digest(lock, interpreter.version)
     with owned_lock(store.lock(digest), on_wait=_waiting(progress)):
         return store.load(digest) or _build(store, needs, interpreter, lock, digest, sources, builder, progress)

@@ -108,13 +108,15 @@ def _claims(root: Path) -> Iterator[Claim]:
 
 
 def _read(path: Path) -> Claim | None:
-    document = read_json(path)
-    if document is None:
+    document = read_json(path) or {}
+    try:
+        return Claim(
+            path=path,
+            run_dir=Path(document["run"]),
+            host=document["host"],
+            code=tuple(document["code"]),
+            environments=tuple(document["environments"]),
+        )
+    except KeyError:
+        # Absent, cut off, or of another format.
         return None
-    return Claim(
-        path=path,
-        run_dir=Path(document["run"]),
-        host=document["host"],
-        code=tuple(document["code"]),
-        environments=tuple(document["environments"]),
-    )

@@ -16,6 +16,7 @@ _NO_NETWORK = re.compile(
     r"client error \(Connect\)",
     re.I,
 )
+_LEAD = re.compile(r"^(?:[×├╰─▶ ]|error: |Caused by: )+")
 _WRONG_HASH = re.compile(r"THESE PACKAGES DO NOT MATCH THE HASHES|Hash mismatch", re.I)
 _UV_STORY = re.compile(r"No solution found when resolving dependencies.*", re.S)
 _PIP_CONFLICT = re.compile(r"ERROR: (Cannot install .*?)(?:\n\s*\n|\nTo fix this|\Z)", re.S)
@@ -38,9 +39,8 @@ def explain(output: str, *, asker: str, command: Sequence[str]) -> UserError:
             hint="free some space (nexa env list, nexa env remove NAME), or set NEXA_ENVIRONMENTS_DIR and TMPDIR",
         )
     if _NO_NETWORK.search(text):
-        line = next(line for line in text.splitlines() if _NO_NETWORK.search(line))
         return UserError(
-            f"the package index can't be reached: {line.strip()[:300]}",
+            f"the package index can't be reached: {_network_words(text)[:300]}",
             hint="check the network and the index that pip or uv is set up for; "
             "without one: nexa env create … --find-links FOLDER --no-index",
         )
@@ -56,6 +56,16 @@ def explain(output: str, *, asker: str, command: Sequence[str]) -> UserError:
             hint="install a version of the plugin whose pins can be met, or try another Python: --python 3.12",
         )
     return UserError(f"{shlex.join(command[:4])} … failed:\n{_tail(text)}", hint="see the lines above for its reason")
+
+
+def _network_words(text: str) -> str:
+    """What could not be reached and why: pip says so in one line, uv in an error and a chain of causes."""
+    lines = [line.strip() for line in text.splitlines()]
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    if causes:
+        what = next((line for line in lines if "://" in line), causes[0])
+        return f"{_LEAD.sub('', what)}: {causes[-1]}"
+    return next(line for line in lines if _NO_NETWORK.search(line))
 
 
 def _unmet(text: str) -> str:
@@ -74,6 +84,8 @@ def _unmet(text: str) -> str:
 
 def _newest(match: re.Match[str]) -> str:
     """pip lists every version there is; the last ones are enough."""
+    if match.group(1) == "none":
+        return "(there is none, or its index can't be reached)"
     versions = match.group(1).split(", ")
     left_out = "…, " if len(versions) > _MAX_VERSIONS else ""
     return f"(there are: {left_out}{', '.join(versions[-_MAX_VERSIONS:])})"

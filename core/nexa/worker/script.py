@@ -41,7 +41,8 @@ class Script:
         spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
         arguments = redact_arguments(sys.argv[1:])
         obstacle = ""
-        if spec is None and file is None:
+        # Python calls its input "<stdin>".
+        if spec is None and (file is None or not Path(file).is_file()):
             obstacle = "it was begun in a notebook or at a prompt, not by a script"
         elif arguments != sys.argv[1:]:
             obstacle = "its script's command line holds a secret, which is not recorded"

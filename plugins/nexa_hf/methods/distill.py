@@ -150,7 +150,9 @@ DISTILL = Method(
         "distill.on_policy.share": _unless("on_policy", "only distill.mode: on_policy writes answers"),
         "distill.on_policy.others": _unless("on_policy", "only distill.mode: on_policy writes answers"),
         "data.packing": lambda recipe: (
-            "a prompt and its answer are a row of their own" if recipe.distill.mode == "on_policy" else None
+            "a prompt and its answer are a row of their own"
+            if recipe.data.packing and recipe.distill.mode == "on_policy"
+            else None
         ),
         "training.compile": lambda recipe: "a student's loss is computed in pieces inside the model's pass",
         "distributed.strategy": _strategy,

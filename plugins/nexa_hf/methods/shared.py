@@ -22,7 +22,7 @@ def _selective(recipe: Recipe) -> str | None:
 
 REFUSALS: Mapping[str, Refusal] = {
     "data.streaming": _streaming,
-    "data.packing": lambda recipe: "an example is a row of its own",
+    "data.packing": lambda recipe: "an example is a row of its own" if recipe.data.packing else None,
     "data.train_on": lambda recipe: "the loss is that of whole answers",
     "training.activation_checkpointing": _selective,
 }

@@ -63,6 +63,16 @@ class LossScale:
         self._good_steps = int(state["good_steps"])
 
 
+def use_tf32(wanted: bool) -> None:
+    """Let this process's fp32 products on CUDA round their factors to 10 bits, or not.
+
+    By the settings that torch keeps in step with its newer `fp32_precision`: set the other way round, its compiler
+    refuses to read them.
+    """
+    torch.set_float32_matmul_precision("high" if wanted else "highest")
+    torch.backends.cudnn.allow_tf32 = wanted
+
+
 class Precision:
     """What `training.precision` means on a device: weights, gradients and optimizer state stay fp32 in all."""
 
@@ -75,8 +85,7 @@ class Precision:
         self._dtype = _AUTOCAST.get(name)
         self._device = device
         if device.type == "cuda":
-            torch.backends.cuda.matmul.fp32_precision = "tf32" if name == "tf32" else "ieee"
-            torch.backends.cudnn.conv.fp32_precision = "tf32" if name == "tf32" else "ieee"
+            use_tf32(name == "tf32")
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Context of a forward pass."""

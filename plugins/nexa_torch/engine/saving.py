@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
@@ -140,7 +139,7 @@ class Saver:
     def _staged(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot with its tensors copied to CPU memory that is taken once and used again."""
         if self._stager is None:
-            pinned = torch.cuda.is_available()
+            pinned = self._engine.ranks.device.type == "cuda"
             self._stager = DefaultStager(
                 StagingOptions(
                     use_pinned_memory=pinned,

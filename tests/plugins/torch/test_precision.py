@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nexa.errors import WorkerError
-from nexa_torch.engine.precision import LossScale, Precision
+from nexa_torch.engine.precision import LossScale, Precision, use_tf32
 from nexa_torch.loss import linear_cross_entropy
 
 CPU = torch.device("cpu")
@@ -110,3 +110,17 @@ def test_fused_head_keeps_small_fp16_gradients() -> None:
 
     for half, full in zip(gradients("fp16"), gradients("fp32"), strict=True):
         assert float((half - full).norm() / full.norm()) < 2e-3
+
+
+def test_both_ways_to_ask_for_tf32_agree() -> None:
+    """torch's compiler reads the older setting, its kernels the newer one."""
+    try:
+        for wanted, old, new in ((True, "high", "tf32"), (False, "highest", "ieee")):
+            use_tf32(wanted)
+            assert torch.get_float32_matmul_precision() == old
+            assert torch.backends.cuda.matmul.fp32_precision == new
+            assert torch.backends.cudnn.allow_tf32 is wanted
+            assert torch.backends.cudnn.conv.fp32_precision == torch.backends.cudnn.rnn.fp32_precision
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = True

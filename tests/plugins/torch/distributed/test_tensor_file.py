@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+sys.path.insert(0, str(Path(__file__).parent))
+from starting import start
 
 from nexa.errors import WorkerError
 from nexa_torch.distributed.synchronize import GradientSynchronizer, gradient_norm
@@ -75,6 +79,17 @@ def test_distributed_tensors(tmp_path: Path) -> None:
     empty = {name: torch.zeros_like(value) for name, value in spread.items()}
     load_tensors(tmp_path / "x.safetensors", empty, group=dist.group.WORLD)
     assert torch.equal(empty["rows"].full_tensor(), whole)
+
+
+@pytest.mark.soak
+def test_shards_of_two_one_and_three_ranks_write_the_same_bytes(tmp_path: Path) -> None:
+    """Rows that no number of ranks divides, and fewer rows than ranks."""
+    first = tmp_path / "0.safetensors"
+    save_tensors(first, {"a": torch.randn(7, 5), "b": torch.randn(2), "c": torch.randn(4, 3, 2).bfloat16()}, group=None)
+    for number, ranks in enumerate((2, 1, 3)):
+        files = [str(tmp_path / f"{n}.safetensors") for n in (number, number + 1)]
+        start("reshard_worker.py", *files, world_size=ranks).succeed()
+        assert Path(files[1]).read_bytes() == first.read_bytes()
 
 
 def test_parts_of_any_shape_fall_into_place() -> None:
