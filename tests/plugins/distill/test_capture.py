@@ -76,8 +76,8 @@ def test_bytes_of_a_real_teacher_depend_on_nothing_either(tmp_path):
             "data.remote_uri": str(root / "recipes/data/hamlet.jsonl"),
             "data.format": "text",
             "data.train_on": "all",
-            "data.max_documents": 4,
-            "distill.capture.shard_tokens": 400,
+            "data.max_documents": 2,
+            "distill.capture.shard_tokens": 200,
         }
         return tiny_recipe(tmp_path / "recipe", {**sizes, **own, **more})
 
@@ -85,7 +85,8 @@ def test_bytes_of_a_real_teacher_depend_on_nothing_either(tmp_path):
     assert all(other == first for other in others)
     plan = make_plan(make())
     size = sum(path.stat().st_size for path in (tmp_path / "one/shards").glob("*.safetensors"))
-    assert size / plan.recorded < 52
+    # A shard of so few tokens has a header of some bytes for each.
+    assert size / plan.recorded < 60
     assert 0.6 < plan.expected_bytes / size < 1.1
 
 
