@@ -20,7 +20,7 @@ MANIFEST_NAME = "manifest.json"
 class ArtifactMeta:
     """What identifies an artifact.
 
-    kind: "checkpoint", "dataset". uri: where it is, with scheme. hash: "sha256:<hex>" over its file
+    kind: "checkpoint", "distilled-dataset". uri: where it is, with scheme. hash: "sha256:<hex>" over its file
     list (path, size and SHA-256 of each file), independent of place and time. bytes: sum of file
     sizes. created_at: ISO 8601, UTC. inputs: hashes or URIs of what it was made from. labels: free.
     """

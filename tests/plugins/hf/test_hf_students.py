@@ -224,6 +224,6 @@ def test_every_field_is_answered(make: Any) -> None:
     }
     for path in ("rollouts.max_completion_length", "distill.on_policy.share"):
         assert (answers["online"][path], answers["on_policy"][path]) == ("refused", "honoured")
-    assert answers["on_policy"]["data.packing"] == "refused"
+    assert answers["on_policy"]["data.packing"] == "honoured"
     assert answers["on_policy"]["rollouts.rewards"] == "refused"
     assert {answers["on_policy"][f"distill.{name}"] for name in ("alpha", "temperature", "jsd_beta")} == {"honoured"}
