@@ -117,14 +117,3 @@ class ArtifactStore(ABC):
         checkpoint of each folder of checkpoints. Returns the names removed (with `dry_run`: that
         would be).
         """
-
-
-def newest_verified(store: ArtifactStore, prefix: str, *, kind: str = "checkpoint") -> StoredArtifact | None:
-    """Return the last artifact of a kind under `prefix` that verifies; None when none does.
-
-    Last in name order: checkpoint names end in a zero-padded step, so that is the order of training.
-    """
-    for artifact in reversed(store.list(prefix)):
-        if artifact.meta.kind == kind and not store.verify(artifact.name):
-            return artifact
-    return None

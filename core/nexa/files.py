@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+from nexa.errors import UserError
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -46,6 +48,26 @@ def write_json_once(path: Path, document: Mapping[str, Any]) -> bool:
         return _link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def output_file(path: Path) -> Iterator[TextIO]:
+    """A text file in UTF-8 that takes the place of `path` where the block succeeds, and else leaves it as it is.
+
+    Raises UserError where it can't be written, or `path` is a device, a pipe or a folder, which nothing may replace.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"can't write {path}: it is no regular file", hint="name a file to write")
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            yield stream
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"can't write {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

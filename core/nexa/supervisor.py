@@ -241,8 +241,8 @@ def _container_words(launch: Mapping[str, Any], attempt_dir: Path, code: int, lo
     lines = (line.strip() for line in without_colours(log_tail).splitlines())
     said = [line for line in lines if line and not line.startswith("{")]
     why = FAILED_TO_START.get(code, f"ended with exit code {code}")
-    words = said[-1] if said else "it said nothing"
-    return [f"{container['runtime']} {why} ({container['image']}, {launch['python']}): {words}"]
+    last = said[-1] if said else "it said nothing"
+    return [f"{container['runtime']} {why} ({container['image']}, {launch['python']}): {last}"]
 
 
 def _failure_text(error: Mapping[str, Any]) -> str:

@@ -264,9 +264,11 @@ def _numbers(work: _Work, file: Path) -> None:
 
 def _number(value: Any) -> float | None:
     """A number, also one that stands in quotes, as Axolotl takes it; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
     try:
-        return None if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+        return float(value)
+    except ValueError:
         return None
 
 

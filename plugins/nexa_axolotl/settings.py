@@ -19,6 +19,7 @@ from nexa_axolotl.names import (
 )
 from nexa_axolotl.options import own_options
 from nexa_axolotl.render import MIN_STEPS_OF_A_RISE, encodes_rows
+from nexa_torch.unused import UNUSED_BY_SOURCE, UNUSED_BY_STRATEGY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,25 +72,21 @@ def _refused(reason: str) -> _Rule:
     return lambda recipe: reason
 
 
-def _prepared(recipe: Recipe) -> str | None:
-    return None if encodes_rows(recipe) else _OWN_DATA
+def _prepared(path: str) -> _Rule:
+    """The rule of a field that Nexa's preparation of the data heeds, where the data has it."""
 
+    def rule(recipe: Recipe) -> str | None:
+        if not encodes_rows(recipe):
+            return _OWN_DATA
+        return UNUSED_BY_SOURCE[path](recipe) if path in UNUSED_BY_SOURCE else None
 
-def _architecture_only(recipe: Recipe) -> str | None:
-    return None if recipe.model.from_scratch else "an existing model brings its own sizes"
-
-
-def _revision(recipe: Recipe) -> str | None:
-    name = recipe.model.name
-    if recipe.model.from_scratch or ":" in name or name.startswith(("/", ".", "~")):
-        return "only hub models have revisions"
-    return None
+    return rule
 
 
 def _train_on(recipe: Recipe) -> str | None:
     if recipe.method in preferences.METHODS:
         return "preferences are trained on their answers"
-    return _prepared(recipe)
+    return None if encodes_rows(recipe) else _OWN_DATA
 
 
 def _packing_refusal(recipe: Recipe) -> str | None:
@@ -203,10 +200,6 @@ def _adapter_type(recipe: Recipe) -> str | None:
     return None if recipe.cluster.gpus_per_node else "qlora needs a CUDA GPU; set adapter.type=lora"
 
 
-def _sharded_only(recipe: Recipe) -> str | None:
-    return None if recipe.distributed.strategy == "fsdp" else "only distributed.strategy=fsdp shards"
-
-
 def _strategy(recipe: Recipe) -> str | None:
     if recipe.distributed.strategy == "fsdp" and not recipe.cluster.gpus_per_node:
         return "Axolotl shards over GPUs alone; cluster.gpus_per_node=0"
@@ -220,9 +213,9 @@ _REFUSED_SECTIONS: Mapping[str, str] = {
 }
 
 _REFUSALS: Mapping[str, _Rule] = {
-    "model.revision": _revision,
-    **{f"model.{size}": _architecture_only for size in ("d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff")},
-    **dict.fromkeys(_PREPARED_DATA, _prepared),
+    **UNUSED_BY_SOURCE,
+    **UNUSED_BY_STRATEGY,
+    **{path: _prepared(path) for path in _PREPARED_DATA},
     "data.train_on": _train_on,
     "data.packing": _packing_refusal,
     **{f"preference.{name}": _preference_field(name) for name in preferences.USERS},
@@ -253,8 +246,6 @@ _REFUSALS: Mapping[str, _Rule] = {
     "adapter.alpha": _alpha,
     "checkpointing.async_save": _refused("Axolotl waits until a checkpoint is written"),
     "distributed.strategy": _strategy,
-    "distributed.reshard_after_forward": _sharded_only,
-    "distributed.cpu_offload": _sharded_only,
 }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from nexa.distiller import CaptureProgress
 from nexa.errors import UserError
+from nexa.files import output_file
 from nexa_distill.dataset import DistilledDataset, require_whole
 from nexa_distill.records import Predictions
 from nexa_distill.shards import Shard
@@ -27,18 +28,11 @@ def export(dataset: Path, output: Path, *, form: str, on_progress: CaptureProgre
         raise UserError(f"there is no form {form!r}", hint=f"forms: {', '.join(_FORMS)}")
     opened = DistilledDataset(dataset)
     require_whole(opened)
-    temporary = output.with_name(f".{output.name}.part")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            for number, shard in enumerate(opened.shards()):
-                if on_progress is not None:
-                    on_progress("writing", number, len(opened.index["shards"]))
-                stream.writelines(f"{json.dumps(row)}\n" for row in writer(opened, shard))
-        temporary.replace(output)
-    except OSError as error:
-        raise UserError(f"can't write {output}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with output_file(output) as stream:
+        for number, shard in enumerate(opened.shards()):
+            if on_progress is not None:
+                on_progress("writing", number, len(opened.index["shards"]))
+            stream.writelines(f"{json.dumps(row)}\n" for row in writer(opened, shard))
 
 
 def _pieces(shard: Shard) -> Iterator[tuple[np.ndarray, np.ndarray, Predictions]]:

@@ -32,6 +32,7 @@ def nexa_register_tasks() -> Iterable[TaskSpec]:
             data_module="nexa_distill.data:DistillDataModule",
             check="nexa_distill.checks:find_problems",
             honours=("distill.*",),
+            refuses=("distill.on_policy.*",),
             capabilities=frozenset({"language"}),
         )
     ]

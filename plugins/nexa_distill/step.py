@@ -66,6 +66,7 @@ class StudentLoss:
             require_same_tokens(name, tokenizer)
         processes_that_fit(name, 1)
         self.teacher = load_teacher(name)
+        _require_numbers(name, self.teacher)
         self._features = FeatureLoss.of(self._section, student, self.teacher)
 
     def __call__(self, batch: TokenBatch, scale: float, *, alpha: float | None = None) -> tuple[Tensor, Sums]:
@@ -164,6 +165,16 @@ def _own_precision(teacher: LanguageModel) -> Iterator[None]:
     """Compute without gradients and as the teacher's weights are, whatever the student trains in."""
     with torch.no_grad(), torch.autocast(teacher.network.device.type, enabled=False):
         yield
+
+
+def _require_numbers(name: TeacherName, teacher: LanguageModel) -> None:
+    """Raise UserError naming the first weight that holds NaN or infinity, which every loss would become."""
+    for path, weight in teacher.network.named_parameters():
+        if not torch.isfinite(weight.sum()):
+            raise UserError(
+                f"teacher {name.name} predicts nothing: its weight {path} holds values that are not numbers",
+                hint="save or download it anew",
+            )
 
 
 def _require_ids(dataset: DistilledDataset, student: LanguageModel) -> None:

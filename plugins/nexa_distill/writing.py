@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from nexa.distiller import CaptureProgress, WrittenText
 from nexa.errors import DataError, UserError
+from nexa.files import output_file
 from nexa.manifest import canonical_json
 from nexa_distill.teacher import TeacherName
 from nexa_distill.writers import Answer, EndpointWriter, LocalWriter, Writer
@@ -201,19 +202,14 @@ class _Journal:
     def write_rows(self, output: Path, prompts: list[list[dict[str, str]]]) -> Counter[str]:
         """Write the answers as rows of messages, and count the reasons of prompts without one."""
         left_out: Counter[str] = Counter()
-        temporary = output.with_name(f".{output.name}.part")
-        try:
-            with temporary.open("w", encoding="utf-8") as stream:
-                for key, messages in zip(self.order, prompts, strict=True):
-                    outcome = self.outcomes[key]
-                    if "answer" not in outcome:
-                        left_out[outcome["reason"]] += 1
-                        continue
-                    row = {"messages": [*messages, {"role": "assistant", "content": outcome["answer"]}]}
-                    stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-            temporary.replace(output)
-        except OSError as error:
-            raise UserError(f"can't write {output}: {error.strerror or error}") from error
+        with output_file(output) as stream:
+            for key, messages in zip(self.order, prompts, strict=True):
+                outcome = self.outcomes[key]
+                if "answer" not in outcome:
+                    left_out[outcome["reason"]] += 1
+                    continue
+                row = {"messages": [*messages, {"role": "assistant", "content": outcome["answer"]}]}
+                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
         return left_out
 
 

@@ -215,7 +215,7 @@ IMPORTS = {
     "train-light": ["torch", "transformers", "trl", "peft", "accelerate", "datasets", "tensorboard", "wandb"],
     "infer": ["torch", "transformers", "vllm", "vllm.entrypoints.openai.api_server"],
 }
-"""What each image is for, importable without a GPU; train-heavy is compiled with CUDA's compiler, in its image alone."""
+"""What each image is for, importable without a GPU. train-heavy is compiled by CUDA's compiler, in its image alone."""
 
 
 @pytest.mark.soak

@@ -95,12 +95,13 @@ def commit(dataset: Path, name: str | None, store_uri: str | None) -> None:
 
 @command.command()
 @click.argument("dataset", type=click.Path(path_type=Path))
+@_store_option
 @_json_option
-def show(dataset: Path, as_json: bool) -> None:
+def show(dataset: Path, store_uri: str | None, as_json: bool) -> None:
     """Show what a distilled dataset holds, and how much of the teacher it keeps."""
     from nexa.cli.output import print_json
 
-    index = _index(dataset)
+    index = _index(_index_file(dataset, store_uri))
     if as_json:
         print_json(index)
         return
@@ -109,11 +110,13 @@ def show(dataset: Path, as_json: bool) -> None:
 
 @command.command()
 @click.argument("dataset", type=click.Path(path_type=Path))
-def verify(dataset: Path) -> None:
+@_store_option
+def verify(dataset: Path, store_uri: str | None) -> None:
     """Hash every file of a distilled dataset; ends with 1 where one is damaged."""
     from nexa.errors import ArtifactError
 
-    damage = _distiller_of(dataset).verify(_index_file(dataset))
+    index = _index_file(dataset, store_uri)
+    damage = _distiller_of(index).verify(index)
     if damage:
         raise ArtifactError(
             "\n".join(damage), hint="type its nexa distill capture again: whole shards are kept, others made anew"
@@ -130,10 +133,12 @@ def verify(dataset: Path) -> None:
     required=True,
     help="axolotl: rows with its KD columns, shifted as it reads them. json: whole distributions of small sets.",
 )
-def export(dataset: Path, output: Path, form: str) -> None:
+@_store_option
+def export(dataset: Path, output: Path, form: str, store_uri: str | None) -> None:
     """Write a distilled dataset in another form."""
     with _progress() as on_progress:
-        _distiller_of(dataset).export(_index_file(dataset), output, form=form, on_progress=on_progress)
+        index = _index_file(dataset, store_uri)
+        _distiller_of(index).export(index, output, form=form, on_progress=on_progress)
     _say(f"written: {output}")
 
 
@@ -215,30 +220,29 @@ def _label(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem).strip("-._") or "dataset"
 
 
-def _index_file(dataset: Path) -> Path:
+def _index_file(dataset: Path, store_uri: str | None = None) -> Path:
     """The index of a dataset that is given as folder, index or artifact."""
     from nexa.distilled import find_dataset
     from nexa.distiller import DATASET_INDEX
 
-    folder = find_dataset(dataset)
+    folder = find_dataset(dataset, store_uri)
     return folder if folder.name == DATASET_INDEX else folder / DATASET_INDEX
 
 
-def _index(dataset: Path) -> dict[str, Any]:
+def _index(path: Path) -> dict[str, Any]:
     from nexa.errors import DataError
     from nexa.files import read_json
 
-    path = _index_file(dataset)
     index = read_json(path)
     if index is None:
         raise DataError(f"{path} is missing or no JSON", hint="make a dataset with: nexa distill capture")
     return index
 
 
-def _distiller_of(dataset: Path) -> Distiller:
+def _distiller_of(index: Path) -> Distiller:
     from nexa.plugins import get_host
 
-    return get_host().create("distiller", str(_index(dataset).get("distiller", "logits")))
+    return get_host().create("distiller", str(_index(index).get("distiller", "logits")))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -11,8 +11,6 @@ from nexa.settings_report import CORE_FIELDS
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-
-_Guess = Callable[[Any], "list[Any]"]
 
 _VALUES: Mapping[str, Sequence[Any]] = {
     "method": ("pretrain", "sft"),

@@ -71,7 +71,7 @@ class Builder(ABC):
 
 
 class Uv(Builder):
-    """https://docs.astral.sh/uv/"""
+    """https://docs.astral.sh/uv/; program: where it is."""
 
     name = "uv"
 

@@ -11,7 +11,7 @@ from nexa.recipe.jsonschema import recipe_json_schema
 from nexa.recipe.load import load_recipe
 from nexa.recipe.locate import SUFFIXES, find_recipe, project_recipe_folder
 from nexa.recipe.node import Node
-from nexa.recipe.paths import FILE_KEYS, MODEL_KEYS, STORE_KEY, absolute_model
+from nexa.recipe.paths import DATASET_KEY, FILE_KEYS, MODEL_KEYS, STORE_KEY, absolute_dataset, absolute_model
 from nexa.recipe.yaml import parse_yaml
 from nexa.uris import absolute_path
 
@@ -74,7 +74,7 @@ def _moved(original: Path, text: str, folder: Path) -> str:
         offset = 0
     root = parse_yaml(text, file=str(original))
     changes: list[tuple[Node, str]] = []
-    for key in (*FILE_KEYS, *MODEL_KEYS, STORE_KEY, "extends"):
+    for key in (*FILE_KEYS, *MODEL_KEYS, DATASET_KEY, STORE_KEY, "extends"):
         node = root.find(key.split("."))
         if node is not None and isinstance(node.value, str) and node.value:
             changes.append((node, _for_folder(key, node.value, original.parent, folder)))
@@ -98,6 +98,8 @@ def _for_folder(key: str, value: str, old: Path, new: Path) -> str:
         absolute = absolute_path(value, old) if is_path else value
     elif key in MODEL_KEYS:
         absolute = absolute_model(value, old)
+    elif key == DATASET_KEY:
+        absolute = absolute_dataset(value, old)
     else:
         absolute = absolute_path(value, old)
     if absolute == value:

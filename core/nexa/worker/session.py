@@ -117,9 +117,12 @@ class WorkerSession:
             self._events.write("end", state=str(result.state), step=result.step, message=self._stop_reason())
             return result
         except BaseException as error:
-            heartbeat.finish()
-            meters.finish()
-            self._record_failure(error)
+            try:
+                heartbeat.finish()
+                meters.finish()
+            finally:
+                # Also where a second error comes on the way, as torch raises one when a process of a loader dies.
+                self._record_failure(error)
             raise
         finally:
             if self._observers is not None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,33 @@ def test_a_worker_needs_the_standard_library_alone(nexa, version):
     assert (run / "echo.log").is_file()
     (manifest,) = (nexa.folder / "artifacts").glob("checkpoints/*/step-00000100/manifest.json")
     assert json.loads(manifest.read_text())["lineage"]["environment"]["hash"] == environment["hash"]
+
+
+_READ_BY_WORKERS = """
+import ast, importlib, pkgutil, sys
+import nexa.worker
+names = [module.name for module in pkgutil.walk_packages(nexa.worker.__path__, "nexa.worker.")]
+names += ["nexa.errors", "nexa.specs", "nexa.events.writer", "nexa.artifacts", "nexa.backend", "nexa_file.store"]
+for name in names:
+    if not name.endswith("__main__"):
+        importlib.import_module(name)
+files = {module.__file__ for name, module in sys.modules.items() if name.startswith(("nexa.", "nexa_file."))}
+for path in sorted(filter(None, files)):
+    with open(path, encoding="utf-8") as file:
+        ast.parse(file.read(), path, feature_version=(3, 10))
+"""
+
+
+@pytest.mark.parametrize("version", sorted({_OWN, *SUPPORTED[:1], *SUPPORTED[-1:]}))
+def test_what_workers_read_is_of_the_oldest_grammar_and_free_of_deprecations(version):
+    roots = [str(Path(find_spec(name).origin).parents[1]) for name in ("nexa", "nexa_file")]
+    answer = subprocess.run(
+        [PYTHONS[version], "-W", "error", "-c", _READ_BY_WORKERS],
+        env={"PYTHONPATH": os.pathsep.join(roots), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert answer.returncode == 0, answer.stderr
 
 
 @pytest.mark.skipif(not TOO_OLD, reason="there is no Python older than 3.10 here")

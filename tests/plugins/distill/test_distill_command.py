@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,10 @@ def test_a_teacher_is_captured_shown_verified_and_exported(recipe_file, tmp_path
     probabilities = json.loads((tmp_path / "p.jsonl").read_text().splitlines()[0])
     assert sum(probabilities["teacher_probs"]) == pytest.approx(1, abs=1e-3)
     capsys.readouterr()
+    os.mkfifo(tmp_path / "pipe")
+    assert main(["distill", "export", str(out), "--format", "json", "--output", str(tmp_path / "pipe")]) == 2
+    assert "no regular file" in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo()
     (out / index["shards"][0]["file"]).unlink()
     assert main(["distill", "verify", str(out)]) == 1
     assert "is missing" in capsys.readouterr().err

@@ -195,6 +195,7 @@ def test_every_field_of_the_section_is_answered(make, recorded):
     backend = TorchBackend()
     answers = {answer.path: answer.answer.value for answer in backend.settings(make())}
     own = {path: answer for path, answer in answers.items() if path.startswith("distill.")}
+    assert {own.pop(path) for path in list(own) if path.startswith("distill.on_policy.")} == {"refused"}
     assert len(own) > 15
     assert set(own.values()) == {"honoured"}
     other = {answer.path: answer.answer.value for answer in backend.settings(make(method="sft"))}
@@ -259,6 +260,16 @@ def test_a_dataset_with_a_lost_shard_or_a_changed_byte_is_refused(make, recorded
             shard.write_bytes(content)
         with pytest.raises(DataError, match=message):
             load_data_module(make(**{"distill.dataset": str(copy)})).setup()
+
+
+def test_a_teacher_whose_weights_are_not_numbers_is_named(make, tmp_path):
+    """Before it spoils the student's first step."""
+    broken = make_teacher(tmp_path / "broken", spread=float("nan"))
+    recipe = make(**{"distill.mode": "online", "distill.teacher": str(broken)})
+    module = load_data_module(recipe)
+    module.setup()
+    with pytest.raises(UserError, match="values that are not numbers"):
+        load_task(recipe, module).build_model()
 
 
 def test_models_of_other_shapes_can_not_share_features(make, tmp_path):

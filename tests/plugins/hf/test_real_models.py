@@ -1,8 +1,9 @@
-"""SmolLM2 135M learns with each method: two steps of each always, and in `make soak` as far as a person would see."""
+"""SmolLM2 135M learns with each method: one always, and in `make soak` all, as far as a person would see."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
@@ -15,6 +16,7 @@ pytest.importorskip("trl")
 from hf_running import hf_run
 from peft import PeftModel
 from running import Finished
+from safetensors.torch import load_file
 
 from nexa.recipe.load import load_recipe
 from nexa_torch.models import load_network
@@ -56,18 +58,21 @@ def brief_answers(count: int, *, most: int) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", ["sft-hf", "dpo", "kto", "orpo", "reward", "grpo"])
+@pytest.mark.parametrize(
+    "name",
+    ["dpo", *(pytest.param(name, marks=pytest.mark.soak) for name in ("sft-hf", "kto", "orpo", "reward", "grpo"))],
+)
 def test_every_recipe_trains(train: Train, name: str) -> None:
-    """The second step on the same rows has a smaller loss; answers of GRPO have an advantage to learn from."""
+    """Two steps on few rows of its data change the adapter, whose second matrices begin as zeros."""
     rows = {"training.microbatch_size_per_gpu": 2, "training.grad_accumulation_steps": None, "data.max_documents": 2}
     few = {"data.expected_dataset_hash": None, "data.validation.remote_uri": None, "model.max_seq_len": 64}
-    done = train(name, 2, **rows, **few, **FAST, **(brief_answers(4, most=3) if name == "grpo" else {}))
-    losses, norms = series(done, "loss"), series(done, "grad_norm")
-    assert len(losses) == 2
-    assert all(norm > 0 for norm in norms)
-    assert name == "grpo" or losses[1] < losses[0]
+    answers = brief_answers(4, most=3) if name == "grpo" else {}
+    done = train(name, 2, **{**rows, **few, **FAST, **answers})
+    assert all(math.isfinite(loss) for loss in series(done, "loss"))
+    assert max(series(done, "grad_norm")) > 0
     assert done.checkpoint is not None
-    assert (done.checkpoint / "adapter_model.safetensors").is_file()
+    adapter = load_file(done.checkpoint / "adapter_model.safetensors")
+    assert all(bool(matrix.any()) for key, matrix in adapter.items() if "lora_B" in key)
 
 
 def document(rows: Path, method: str, steps: int) -> dict[str, Any]:

@@ -166,19 +166,6 @@ class LogIndex:
             return self.scanned
         return self._offset_of(descriptor, number + 1) - 1
 
-    def line_at(self, offset: int) -> int:
-        """Number of the line that holds a byte of the counted part."""
-        block = min(offset // BLOCK_BYTES, len(self._before) - 1)
-        begin = block * BLOCK_BYTES
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        except OSError:
-            return 0
-        try:
-            return self._before[block] + os.pread(descriptor, offset - begin, begin).count(b"\n")
-        finally:
-            os.close(descriptor)
-
     def chunks(self, first: int, *, backwards: bool = False) -> Iterator[tuple[int, bytes]]:
         """Whole lines from line `first` on, or before it, as (number of the chunk's first line, bytes)."""
         step = (1 << 20) // BLOCK_BYTES
