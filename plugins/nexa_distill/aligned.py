@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from nexa_distill.alignment import Aligner
+from nexa_distill.beside import RowsWithMore
 from nexa_torch.data.language import TokenBatch, collate
 from nexa_torch.data.rows import IGNORED, Batch, Rows
 
@@ -17,23 +16,16 @@ ALIGNED = "aligned"
 """Key of a batch under which its text stands in the tokens of a teacher that has others."""
 
 
-class AlignedDataset(Dataset[Any]):
-    """Token rows and the same text in the teacher's tokens, a whole microbatch in one call."""
+class AlignedDataset(RowsWithMore):
+    """Token rows and the same text in the teacher's tokens."""
 
     def __init__(self, rows: Rows, aligner: Aligner) -> None:
-        self._rows, self._aligner = rows, aligner
+        super().__init__(rows)
+        self._aligner = aligner
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> tuple[Batch, dict[str, np.ndarray]]:
-        """One row."""
-        return self.__getitems__([index])
-
-    def __getitems__(self, indices: Sequence[int]) -> tuple[Batch, dict[str, np.ndarray]]:
-        """Rows as wide as the longest of them, and what `aligned_rows` makes of them."""
-        batch = self._rows.take(list(indices))
-        return batch, aligned_rows(batch, self._aligner)
+    def beside(self, batch: Batch, indices: Sequence[int]) -> dict[str, np.ndarray]:
+        """What `aligned_rows` makes of the rows."""
+        return aligned_rows(batch, self._aligner)
 
 
 def aligned_rows(batch: Batch, aligner: Aligner) -> dict[str, np.ndarray]:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from nexa.distilled import artifact_hash
 from nexa_distill.aligned import AlignedDataset, collate_aligned
 from nexa_distill.alignment import Aligner
+from nexa_distill.beside import RowsWithMore
 from nexa_distill.matching import RecordedRows, open_matching
 from nexa_distill.teacher import TeacherName
 from nexa_torch.data.language import LanguageDataModule, TokenBatch, collate
@@ -96,25 +97,18 @@ def recorded_fingerprint(of_rows: str, dataset: DistilledDataset) -> str:
     return hashlib.sha256("\n".join([of_rows, *shards]).encode()).hexdigest()
 
 
-class RecordedDataset(Dataset[Any]):
-    """Token rows and their predictions, `recorded`, a whole microbatch in one call."""
+class RecordedDataset(RowsWithMore):
+    """Token rows and their predictions, `recorded`."""
 
     def __init__(self, rows: Rows, recorded: RecordedRows) -> None:
-        self._rows, self.recorded = rows, recorded
+        super().__init__(rows)
+        self.recorded = recorded
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> tuple[Batch, dict[str, np.ndarray]]:
-        """One row."""
-        return self.__getitems__([index])
-
-    def __getitems__(self, indices: Sequence[int]) -> tuple[Batch, dict[str, np.ndarray]]:
-        """Rows as wide as the longest of them, and the predictions of their labelled positions."""
-        batch = self._rows.take(list(indices))
+    def beside(self, batch: Batch, indices: Sequence[int]) -> dict[str, np.ndarray]:
+        """The predictions of the labelled positions."""
         labelled = batch.labels.ravel() != IGNORED
-        places = self._rows.places(indices, batch.input_ids.shape[1]).ravel()[labelled]
-        return batch, self.recorded.entries(places, batch.input_ids.ravel()[labelled])
+        places = self.rows.places(indices, batch.input_ids.shape[1]).ravel()[labelled]
+        return self.recorded.entries(places, batch.input_ids.ravel()[labelled])
 
 
 def collate_recorded(item: tuple[Batch, dict[str, np.ndarray]]) -> TokenBatch:

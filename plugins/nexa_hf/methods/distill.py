@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nexa.errors import Problem, UserError
-from nexa_hf.methods.base import Job, Method, TrainingData
+from nexa_hf.methods.base import Job, Logits, Method, TrainingData
 from nexa_hf.methods.language import (
     PLAIN_TRAINER_REFUSALS,
     TRAINING_ARGUMENTS,
@@ -160,4 +160,6 @@ DISTILL = Method(
     keywords=_keywords,
     check=_check,
     perplexity=True,
+    # The loss is computed in pieces, as backend torch does.
+    logits=Logits(copies=0, gpu_copies=0),
 )
