@@ -15,9 +15,9 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Twice as many as there are cores: half the time tests wait for processes that they started, or for a cluster."""
+    """Half as many again as there are cores, at least 2: half the time tests wait for processes that they started."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 2 * cores
+    return max(2, cores * 3 // 2)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -87,18 +87,17 @@ def test_charts_are_looked_at_by_keys_and_remembered(site, drive, until, text_of
         await until(pilot, lambda: "120/200" in text_of(app))
         await pilot.press("t")
         await until(pilot, lambda: "smoothing 0.9" in text_of(app) and app.screen.focused is pane(app))
+        await until(pilot, lambda: "╎" in text_of(app))
         loss = pane(app).curves.charts[0].training
         assert pane(app).curves.resumes["step"].tolist() == [81.0]
-        assert "╎" in text_of(app)
         await pilot.press("plus", "comma", "right_square_bracket", "L")
-        await until(pilot, lambda: "zoomed" in text_of(app))
-        assert "log-Y" in text_of(app)
-        assert "smoothing 0.95" in text_of(app)
+        for words in ("zoomed", "log-Y", "smoothing 0.95"):
+            await until(pilot, lambda words=words: words in text_of(app))
         await pilot.press("0", "i", "left")
         await until(pilot, lambda: "step 118" in text_of(app) or "step 119" in text_of(app))
         # The crosshair tells the value as it was recorded, not its average.
         index = loss.nearest("step", pane(app).view.inspected)
-        assert f"{loss.values[index]:.4g}" in text_of(app)
+        await until(pilot, lambda: f"{loss.values[index]:.4g}" in text_of(app))
         await pilot.press("escape")
         assert pane(app).view.inspected is None
         await pilot.press("x")

@@ -25,6 +25,7 @@ def test_lora_on_a_real_model(tmp_path: Path) -> None:
         "model": {"name": MODEL, "max_seq_len": 64},
         "data": {"remote_uri": str(data)},
         "training": {"max_steps": 6, "microbatch_size_per_gpu": 4},
+        "cluster": {"threads_per_process": 1},
         "optimizer": {"lr": 3e-3},
         "adapter": {"rank": 8},
         "samples": {"prompts": [QUESTIONS[0]], "max_new_tokens": 8},

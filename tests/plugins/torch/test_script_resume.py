@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -104,6 +105,9 @@ def test_a_killed_script_goes_on_to_the_same_weights(
 def test_secrets_of_a_command_line_are_not_kept(
     arguments: list[str], obstacle: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    program = ModuleType("__main__")
+    program.__file__ = __file__
+    monkeypatch.setitem(sys.modules, "__main__", program)
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
     script = Script.of_this_process()
     assert obstacle in script.obstacle

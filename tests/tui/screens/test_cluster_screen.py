@@ -48,7 +48,7 @@ class Schedulers:
     def _answer(self, name: str) -> object:
         answer = self.answers[name]
         if isinstance(answer, threading.Event):
-            assert answer.wait(60)
+            assert answer.wait(600)
             return VIEW
         if isinstance(answer, Exception):
             raise answer
