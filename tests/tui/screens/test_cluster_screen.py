@@ -35,6 +35,7 @@ class Schedulers:
 
     def __init__(self, **answers: object) -> None:
         self.answers = answers
+        self.hung = threading.Event()
 
     def specs(self, kind: str) -> list[SimpleNamespace]:
         return [SimpleNamespace(name=name) for name in self.answers]
@@ -48,7 +49,8 @@ class Schedulers:
     def _answer(self, name: str) -> object:
         answer = self.answers[name]
         if isinstance(answer, threading.Event):
-            assert answer.wait(600)
+            self.hung.set()
+            assert answer.wait(60)
             return VIEW
         if isinstance(answer, Exception):
             raise answer
@@ -86,6 +88,7 @@ def test_a_hung_scheduler_leaves_the_last_answer_with_its_age(project, opened, u
             await until(pilot, lambda: "as of 0s ago" in screen_text(pilot.app))
             host.answers["local"] = release
             pilot.app.screen.read_now()
+            await until(pilot, host.hung.is_set)
             clock[0] += 90
             await until(pilot, lambda: "it has not answered for 1m" in screen_text(pilot.app))
             assert "as of 1m ago" in screen_text(pilot.app)
