@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Sums = Mapping[str, Tensor]
 
-ONLINE_PART = 4
+ONLINE_PART = 5
 """Chunks hold so many times fewer positions where a whole teacher is compared, which takes as many times the memory."""
 
 
